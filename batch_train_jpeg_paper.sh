@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The whole training: rounds of fresh patches, each with its slice of one schedule,
+# then the confidence threshold for the new weights.
+#
+#   ./batch_train_jpeg_paper.sh [comp_type]     (default: jpeg_paper)
+#
+# Photos come from DIV2K_train_HR and DIV2K_valid_HR, or from TRAIN_DIR and VALID_DIR.
+# It stops at the first failure; started again, it goes on where it was. Longer
+# training: more ROUNDS and EPOCHS (an epoch is 1,000 steps of 1,024 patches).
+set -euo pipefail
+cd "$(dirname "$0")"
+
+comp_type=${1:-jpeg_paper}
+train_dir=${TRAIN_DIR:-DIV2K_train_HR}
+valid_dir=${VALID_DIR:-DIV2K_valid_HR}
+out=${OUT:-out/$comp_type}
+rounds=${ROUNDS:-3}
+epochs=${EPOCHS:-12}           # of all rounds together
+samples=${NUM_SAMPLES:-20000}  # patches for each quality, in each round
+
+for dir in "$train_dir" "$valid_dir"; do
+    if [ ! -d "$dir" ]; then
+        echo "$dir: no such folder; get DIV2K_train_HR.zip and DIV2K_valid_HR.zip from" \
+             "https://data.vision.ee.ethz.ch/cvl/DIV2K/ or set TRAIN_DIR and VALID_DIR" >&2
+        exit 2
+    fi
+done
+. ./env.sh
+mkdir -p "$out"
+
+gen_data() {  # folder, file, patches for each quality, seed
+    [ -f "$out/$2" ] || python3 classifier/gen_data.py --in_path "$1" --comp_type "$comp_type" \
+        --num_samples "$3" --hdf5_name "$2" --out_path "$out" --seed "$4"
+}
+
+gen_data "$valid_dir" val.h5 600 1000
+for ((round = 1; round <= rounds; round++)); do
+    [ -f "$out/round_$round.done" ] && continue
+    gen_data "$train_dir" "train_$round.h5" "$samples" "$round"
+    resume=
+    [ -f "$out/run.json" ] && resume=--resume
+    python3 classifier/train.py --comp_type "$comp_type" $resume --out_path "$out" \
+        --hdf5_train_path "$out/train_$round.h5" --hdf5_val_path "$out/val.h5" \
+        --epochs "$epochs" --steps_per_epoch 1000 --batch_size 1024 \
+        --until_epoch $((epochs * round / rounds))
+    touch "$out/round_$round.done"
+    rm "$out/train_$round.h5"
+done
+python3 classifier/evaluate_cls.py --in_path "$valid_dir" --comp_type "$comp_type" \
+    --qualities 5-95:10 --crop 0,0 --crop 3,5 --find_threshold --out_path "$out"

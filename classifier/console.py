@@ -1,0 +1,166 @@
+"""What the scripts do alike: errors, options, progress, work ahead, files written whole."""
+import contextlib
+import functools
+import itertools
+import os
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+from models import COMP_TYPES, InputError
+
+
+def command(main):
+    """Make `main(argv=None)` return an exit status instead of raising.
+
+    0 when it is done, 2 with one line on stderr for input that cannot be used
+    (argparse does the same for its own errors), 130 after Ctrl-C.
+    """
+    @functools.wraps(main)
+    def wrapped(argv=None):
+        name = Path(sys.modules[main.__module__].__file__).name
+        for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
+            stream.reconfigure(errors='backslashreplace')
+        try:
+            return main(argv) or 0
+        except InputError as error:
+            print(f'{name}: error: {error}', file=sys.stderr)
+        except OSError as error:  # no space, no permission, not a directory ...
+            if isinstance(error, BrokenPipeError):  # the reader of our output left
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 141
+            where = f'{error.filename}: ' if error.filename else ''
+            print(f'{name}: error: {where}{error.strerror or error}', file=sys.stderr)
+        except KeyboardInterrupt:
+            print(f'{name}: stopped', file=sys.stderr)
+            return 130
+        return 2
+    return wrapped
+
+
+@contextlib.contextmanager
+def whole_file(path, mode='w', keep_part=False, **kwargs):
+    """Open a file for writing that gets its name only once it is complete.
+
+    Until then it is called `<name>.part`; an error removes that, so that an
+    existing file of the name stays as it was. With `keep_part` an error leaves it
+    and says so, for rows that were dear to compute.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + '.part')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open(mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        if keep_part and part.exists():
+            print(f'what was done so far is in {part}', file=sys.stderr)
+        else:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def save_figure(figure, path):
+    """Write a matplotlib figure to a PNG file."""
+    with whole_file(path, 'wb') as file:
+        figure.savefig(file, format='png', dpi=150, bbox_inches='tight')
+
+
+def add_network_options(parser, threshold=False):
+    """The options that say which network to use."""
+    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
+    parser.add_argument('--weights', metavar='DIR', help='checkpoint folder (default: the shipped)')
+    if threshold:
+        parser.add_argument('--threshold', type=number(0, 100), metavar='C',
+                            help='use patches of more than this confidence (default: as stored '
+                            'beside the weights)')
+
+
+def count(minimum):
+    """An argparse type: a whole number of at least `minimum`."""
+    def parse(text):
+        value = int(text)
+        if value < minimum:
+            raise ValueError
+        return value
+    parse.__name__ = f'whole number from {minimum} on'  # argparse shows it in its error
+    return parse
+
+
+def number(lowest, highest):
+    """An argparse type: a number in that range."""
+    def parse(text):
+        value = float(text)
+        if not lowest <= value <= highest:
+            raise ValueError
+        return value
+    parse.__name__ = f'number in {lowest}..{highest}'
+    return parse
+
+
+def ordered_map(pool, work, items, ahead):
+    """Results of `work` in the order of `items`, at most `ahead` of them in memory."""
+    items = iter(items)
+    pending = deque(pool.submit(work, i) for i in itertools.islice(items, ahead))
+    try:
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(pool.submit(work, i) for i in itertools.islice(items, 1))
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def duration(seconds):
+    """'1:02:03' or '2:03'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+class Progress:
+    """A bar with an ETA on stderr, or a plain line now and then if it is no terminal.
+
+        with Progress(total, 'images') as progress:
+            for ...:
+                progress.update(done, 'loss 3.2')
+    """
+    LINE_EVERY = 15.0  # seconds between plain lines
+    WIDTH = 28
+
+    def __init__(self, total, unit, start=0):
+        self.total, self.unit, self.start = total, unit, start
+        self.terminal = sys.stderr.isatty()
+        self.begun = self.shown = time.monotonic()
+        self.width = 0
+
+    def update(self, done, note=''):
+        now = time.monotonic()
+        last = done >= self.total
+        if now - self.shown < (0.1 if self.terminal else self.LINE_EVERY) and not last:
+            return
+        self.shown = now
+        pace = (now - self.begun) / max(done - self.start, 1)
+        left = duration(pace * (self.total - done))
+        text = f'{done}/{self.total} {self.unit}'
+        if note:
+            text += f', {note}'
+        text += f', took {duration(now - self.begun)}' if last else f', ETA {left}'
+        if self.terminal:
+            filled = self.WIDTH * done // max(self.total, 1)
+            text = f'[{"#" * filled}{" " * (self.WIDTH - filled)}] {text}'
+            print('\r' + text.ljust(self.width), end='', file=sys.stderr, flush=True)
+            self.width = len(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.terminal and self.width:
+            print(file=sys.stderr)

@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Measure how well the quality is told, on images compressed here or on patches.
+
+    python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper
+    python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
+        --qualities 5-95:10 --crop 0,0 --crop 3,5
+    python3 classifier/evaluate_cls.py --hdf5_val_path out/val.h5 --comp_type jpeg_paper
+
+The first compresses every image at every quality, predicts it, and writes
+results.json and confusion_matrix.png; stopped and started again, it goes on where
+it was. The second is the published protocol: ten qualities, on and off the block
+grid. The third looks at single patches. With --find_threshold the confidence
+threshold of the lowest MAE is looked for and stored beside the weights.
+"""
+import argparse
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from console import (Progress, add_network_options, command, count, ordered_map, save_figure,
+                     whole_file)
+from images import compress, list_images, read_image
+from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
+                    confidence_loss, extract_patches, fuse)
+from patches import PatchFile
+
+THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
+BATCH_IMAGES = 10                      # compressed images in one forward pass
+
+
+def qualities(text):
+    """An argparse type: '1-100', '5-95:10' (every tenth) or '20,40,60'."""
+    found = []
+    for part in text.split(','):
+        span, _, step = part.partition(':')
+        first, _, last = span.partition('-')
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    if not found or min(found) < 1 or max(found) > 100:
+        raise ValueError
+    return found
+
+
+def crop(text):
+    """An argparse type: 'DY,DX', pixels to cut off at the top and the left."""
+    dy, dx = (int(part) for part in text.split(','))
+    if min(dy, dx) < 0:
+        raise ValueError
+    return dy, dx
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--in_path', metavar='DIR', help='folder of images never compressed before')
+    source.add_argument('--hdf5_val_path', metavar='FILE', help='patches made by gen_data.py')
+    add_network_options(parser, threshold=True)
+    parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
+    parser.add_argument('--qualities', type=qualities, default='1-100', metavar='Q',
+                        help='such as 1-100 (default), 5-95:10 or 20,40,60')
+    parser.add_argument('--crop', type=crop, action='append', metavar='DY,DX',
+                        help='crop the compressed images, again and again for several crops '
+                        '(default: 0,0)')
+    parser.add_argument('--limit', type=count(1), metavar='N', help='only the first N images')
+    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    parser.add_argument('--find_threshold', action='store_true',
+                        help='find the best threshold for these images and store it')
+    args = parser.parse_args(argv)
+    if args.find_threshold and (args.hdf5_val_path or args.threshold is not None):
+        parser.error('--find_threshold goes with --in_path and without --threshold')
+    args.crop = args.crop or [(0, 0)]
+    return args
+
+
+# ---------------------------------------------------------------- metrics
+
+def error_metrics(truth, predicted):
+    """Metrics of predicted against true qualities, both (n,), as a JSON-able dict.
+
+    Levels of quality: mean absolute error (also for each decade of the truth) and
+    standard deviation of the error; and the shares within 0.5, 1 and 2 levels.
+    """
+    error = np.asarray(predicted, float) - truth
+    return {'count': len(error),
+            'mae': float(np.abs(error).mean()),
+            'std': float(error.std()),
+            **{f'within_{k:g}': float((np.abs(error) <= k).mean()) for k in (0.5, 1, 2)},
+            'mae_by_decade': by_decade(truth, np.abs(error))}
+
+
+def by_decade(truth, values):
+    """Means of `values` over true qualities 1-10, 11-20, ..., 91-100, where there are any."""
+    decade = (np.asarray(truth) - 1) // 10
+    return {f'{10 * d + 1}-{10 * d + 10}': float(values[decade == d].mean())
+            for d in np.unique(decade)}
+
+
+def describe(metrics):
+    """The lines that say it to people."""
+    shares = (f'within {k}: {100 * metrics[f"within_{k}"]:.1f} %' for k in ('0.5', '1', '2'))
+    lines = [f'MAE {metrics["mae"]:.3f}, standard deviation of the error {metrics["std"]:.3f}, '
+             f'{metrics["count"]} images', ', '.join(shares)]
+    return '\n'.join(lines + decade_lines(metrics['mae_by_decade'], 'MAE'))
+
+
+def decade_lines(means, title):
+    return [f'{"quality":>8}  {title}'] + [f'{d:>8}  {v:.3f}' for d, v in means.items()]
+
+
+# ---------------------------------------------------------------- whole images
+
+def evaluate_images(args, predictor, thresholds):
+    """Predictions for every image, crop, quality and threshold: float (i, c, q, t).
+
+    Also how many patches were above the threshold, in an array of the same shape.
+    Finished images are kept in a file until all are done, so that a stopped run
+    loses one image at most.
+    """
+    paths = list_images(args.in_path, args.recursive)[:args.limit]
+    args.out_path.mkdir(parents=True, exist_ok=True)
+    part = args.out_path / 'evaluation.part'
+    weights = args.weights or best_folder(predictor.type)
+    run = json.dumps([predictor.type.name, args.qualities, args.crop, list(thresholds),
+                      [[str(p), p.stat().st_size] for p in paths],
+                      (Path(weights) / '.data-00000-of-00001').stat().st_mtime])
+    rows = finished_rows(part, run)
+    cases = [(c, q) for c in args.crop for q in args.qualities]
+
+    with part.open('w') as file, ThreadPoolExecutor(2) as pool, \
+            Progress(len(paths) * len(cases), 'images', len(rows) * len(cases)) as progress:
+        print('\n'.join([run, *map(json.dumps, rows)]), file=file, flush=True)
+        for path in paths[len(rows):]:
+            coded_patches = partial(patches_of_case, read_image(path), predictor.type)
+            fused = []
+            try:
+                for batch in in_groups(ordered_map(pool, coded_patches, cases, 2 * BATCH_IMAGES),
+                                       BATCH_IMAGES):
+                    fused += [[fuse(output, t) for t in thresholds]
+                              for output in predictor.run_together(batch)]
+                    progress.update(len(rows) * len(cases) + len(fused), path.name)
+            except InputError as error:
+                raise InputError(f'{path}: {error}') from None
+            rows.append([[[f.quality, f.confident_patches] for f in case] for case in fused])
+            print(json.dumps(rows[-1]), file=file, flush=True)
+    shape = (len(paths), len(args.crop), len(args.qualities), len(thresholds), 2)
+    table = np.array(rows).reshape(shape)
+    return table[..., 0], table[..., 1], part
+
+
+def patches_of_case(image, comp_type, case):
+    """Patches of the image after compression and cropping; case: ((dy, dx), quality)."""
+    (dy, dx), quality = case
+    coded = compress(image, quality)[dy:, dx:]
+    return extract_patches(coded, comp_type)
+
+
+def finished_rows(part, run):
+    """Rows that a stopped run of the same kind left; none from any other run."""
+    try:
+        first, *lines = part.read_text().splitlines()
+    except (OSError, ValueError):
+        return []
+    rows = []
+    for line in lines if first == run else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # killed while it wrote this one
+            break
+    return rows
+
+
+def in_groups(items, size):
+    """Lists of up to `size` items."""
+    group = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def confusion_figure(truth, predicted, title):
+    """True against predicted quality, as a figure; every column adds up to 1."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from sklearn.metrics import confusion_matrix
+    levels = np.arange(1, 101)
+    matrix = confusion_matrix(truth, np.clip(np.rint(predicted), 1, 100), labels=levels,
+                              normalize='true').T
+    figure = Figure(figsize=(8, 7))
+    axes = figure.add_subplot()
+    mesh = axes.pcolormesh(levels, levels, np.ma.masked_equal(matrix, 0),
+                           norm=LogNorm(0.01, 1), cmap='viridis_r')
+    axes.set(xlabel='true quality', ylabel='predicted quality', title=title, aspect='equal',
+             xticks=[1, *range(10, 101, 10)], yticks=[1, *range(10, 101, 10)])
+    axes.grid(alpha=0.2)
+    figure.colorbar(mesh, label='share of the images of that true quality', format='{x:g}')
+    return figure
+
+
+def image_mode(args, predictor):
+    thresholds = THRESHOLDS if args.find_threshold else [predictor.threshold]
+    predicted, confident, part = evaluate_images(args, predictor, thresholds)
+    truth = np.broadcast_to(np.array(args.qualities)[:, None], predicted.shape)
+    results = {'images': len(predicted), 'qualities': args.qualities}
+    best = 0
+    if args.find_threshold:
+        mae = np.abs(predicted - truth).mean(axis=(0, 1, 2))
+        best = int(mae.argmin())
+        results['mae_by_threshold'] = {f'{t:g}': float(m) for t, m in zip(thresholds, mae)}
+        print('\n'.join(f'threshold {t:g}: MAE {m:.3f}' + (' (lowest)' if i == best else '')
+                        for i, (t, m) in enumerate(zip(thresholds, mae))))
+        path = Path(args.weights or best_folder(predictor.type)) / THRESHOLD_FILE
+        with whole_file(path) as file:
+            print(f'{thresholds[best]:g}', file=file)
+        print(f'stored in {path}')
+    results['threshold'] = float(thresholds[best])
+    predicted, confident, truth = (a[..., best] for a in (predicted, confident, truth))
+    results['no_reliable_patch'] = float((confident == 0).mean())
+    results['by_crop'] = {}
+    for i, (dy, dx) in enumerate(args.crop):
+        metrics = error_metrics(truth[:, i].ravel(), predicted[:, i].ravel())
+        results['by_crop'][f'{dy},{dx}'] = metrics
+        print(f'\n{predictor.type.name}, threshold {thresholds[best]:g}, cropped by ({dy}, {dx})')
+        print(describe(metrics))
+    print(f'no reliable patch: {100 * results["no_reliable_patch"]:.2f} % of the images')
+    figure = confusion_figure(truth.ravel(), predicted.ravel(),
+                              f'{predictor.type.name}, {truth.size} images')
+    save_figure(figure, args.out_path / 'confusion_matrix.png')
+    write_results(args, results)
+    part.unlink()
+
+
+# ---------------------------------------------------------------- single patches
+
+def patch_mode(args, predictor):
+    file = PatchFile(args.hdf5_val_path, predictor.type)
+    outputs = []
+    with Progress(len(file), 'patches') as progress:
+        for x, _ in file.in_order(2048):
+            outputs.append(predictor.run_network(x))
+            progress.update(sum(map(len, outputs)))
+    output, truth = np.concatenate(outputs), file.y.astype(int)
+    loss, error = (v.numpy() for v in confidence_loss(truth, output))
+    kept = output[:, 0] > predictor.threshold
+    results = {'patches': len(truth), 'threshold': predictor.threshold, 'loss': float(loss.mean()),
+               'mae': float(error.mean()), 'mae_by_decade': by_decade(truth, error),
+               'kept': float(kept.mean()), 'kept_by_decade': by_decade(truth, kept),
+               'kept_mae': float(error[kept].mean()) if kept.any() else None,
+               'kept_mae_by_decade': by_decade(truth[kept], error[kept])}
+    print(f'{predictor.type.name}: loss {results["loss"]:.3f}, MAE {results["mae"]:.3f}, '
+          f'{len(truth)} patches')
+    print(f'above threshold {predictor.threshold:g}: {100 * results["kept"]:.1f} % of them'
+          + (f', MAE {results["kept_mae"]:.3f}' if kept.any() else ''))
+    print(f'{"quality":>8}  {"MAE":>6}  above threshold: share, MAE')
+    for decade, mae in results['mae_by_decade'].items():
+        share = results['kept_by_decade'][decade]
+        kept_mae = results['kept_mae_by_decade'].get(decade)
+        print(f'{decade:>8}  {mae:6.3f}  {100 * share:22.1f} %, '
+              + ('-' if kept_mae is None else f'{kept_mae:.3f}'))
+    write_results(args, results)
+
+
+def write_results(args, results):
+    path = args.out_path / 'results.json'
+    with whole_file(path) as file:
+        json.dump(results, file, indent=1)
+    print(f'written: {path}')
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold)
+    (image_mode if args.in_path else patch_mode)(args, predictor)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

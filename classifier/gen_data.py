@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Make training patches: every image at every JPEG quality, cut on the block grid.
+
+    python3 classifier/gen_data.py --in_path DIV2K_train_HR --comp_type jpeg_paper \\
+        --num_samples 20000 --hdf5_name train.h5 --out_path out
+
+writes 20,000 patches for each of the 100 qualities, spread evenly over the images.
+The same command with the same seed writes the same file, whatever the number of
+cores. Started again after an interruption, it goes on where it was.
+"""
+import argparse
+import hashlib
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+
+from console import Progress, command, count, ordered_map
+from images import compress, header_quality, list_images, read_image
+from models import COMP_TYPES, InputError, get_comp_type
+from patches import CHUNK
+
+REDRAWS = 3            # of a flat patch (reference)
+MIN_SOURCE_QUALITY = 95
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--in_path', required=True, help='folder of images never compressed before')
+    parser.add_argument('--num_samples', required=True, type=count(1), metavar='N',
+                        help='patches for each quality, over all images')
+    parser.add_argument('--hdf5_name', required=True, help='name of the file to write')
+    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
+    parser.add_argument('--out_path', default='.', help='folder to write it to (default: here)')
+    parser.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
+                        help='side of the stored patches: 24 for random crops (default), 16')
+    parser.add_argument('--seed', type=count(0), default=0, metavar='S')
+    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    parser.add_argument('--save_image', action='store_true',
+                        help='also write every compressed image as PNG beside the file')
+    return parser.parse_args(argv)
+
+
+def sources(paths, patch_size, pool):
+    """The images that can be used; warns about the others.
+
+    Each is read once before any patch is made: the patches of an image that turned
+    out to be damaged in the middle would be missing from the file.
+    """
+    def problem(path):
+        try:
+            height, width = read_image(path).shape[:2]
+        except InputError as error:
+            return str(error)
+        if min(height, width) < patch_size:
+            return f'{path}: {width}x{height} is smaller than a patch'
+        return None
+
+    usable = []
+    for path, reason in zip(paths, pool.map(problem, paths)):
+        if reason:
+            warn(f'left out: {reason}')
+            continue
+        quality = header_quality(path)
+        if quality is not None and quality < MIN_SOURCE_QUALITY:
+            warn(f'{path}: is itself a JPEG of quality {quality}; its patches would carry '
+                 'wrong labels, better leave it out')
+        usable.append(path)
+    if not usable:
+        raise InputError('none of the images can be used')
+    return usable
+
+
+def warn(message):
+    print(f'warning: {message}', file=sys.stderr)
+
+
+def share_out(num_samples, images, qualities, rng):
+    """How many patches each image gives at each quality: (images, qualities) ints.
+
+    Each column adds up to `num_samples`; what does not divide evenly goes to images
+    drawn at random, quality by quality.
+    """
+    counts = np.full((images, qualities), num_samples // images)
+    for column in counts.T:
+        column[rng.permutation(images)[:num_samples % images]] += 1
+    return counts
+
+
+def random_patches(image, number, size, block, rng):
+    """`number` patches of `size` px from random positions on the block grid.
+
+    image: (h, w, 3) uint8. Flat ones (one colour all over, so that the gradient is
+    0) are drawn again, up to 3 times. Returns (number, size, size, 3) uint8.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
+    windows = windows[::block, ::block]
+    patches = np.empty((number, size, size, 3), np.uint8)
+    flat = np.arange(number)
+    for _ in range(1 + REDRAWS):
+        rows, cols = rng.integers(windows.shape[:2], size=(len(flat), 2)).T
+        patches[flat] = windows[rows, cols].transpose(0, 2, 3, 1)
+        drawn = patches[flat]
+        flat = flat[(drawn == drawn[:, :1, :1]).all(axis=(1, 2, 3))]
+        if not len(flat):
+            break
+    return patches
+
+
+def image_patches(path, counts, size, block, rng, save_folder=None):
+    """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,)."""
+    image = read_image(path)
+    parts = [np.empty((0, size, size, 3), np.uint8)]
+    for quality, number in enumerate(counts, start=1):
+        if number or save_folder:
+            coded = compress(image, quality)
+            parts.append(random_patches(coded, number, size, block, rng))
+            if save_folder:
+                cv2.imwrite(str(save_folder / f'{path.stem}_q{quality:03}.png'), coded)
+    qualities = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint8), counts)
+    order = rng.permutation(len(qualities))
+    return np.concatenate(parts)[order], qualities[order]
+
+
+def open_part(path, total, size, images, recipe):
+    """The file under its working name: what a stopped run left, or a new one.
+
+    All space is laid out at once, so that a killed run leaves a file that can be
+    read: images are marked in `done` after their patches were written.
+    """
+    if path.exists():
+        try:
+            file = h5py.File(path, 'r+')
+            if file.attrs.get('recipe') == recipe:
+                return file
+            file.close()
+        except OSError:
+            pass  # killed while the file was laid out
+        path.unlink()
+    file = h5py.File(path, 'w')
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    file.create_dataset('x_noise', (total, size, size, 3), np.uint8,
+                        chunks=(min(CHUNK, total), size, size, 3), dcpl=layout)
+    file.create_dataset('y_quality', (total,), np.uint8)
+    file.create_dataset('done', (images,), np.uint8)
+    file.attrs['recipe'] = recipe
+    file.flush()
+    return file
+
+
+def usable_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def write_patches(part, paths, args, comp_type, pool, save_folder):
+    """Write or complete the file under its working name; returns how many patches it has."""
+    counts = share_out(args.num_samples, len(paths), comp_type.max_quality,
+                       np.random.default_rng(args.seed))
+    ends = counts.sum(axis=1).cumsum()
+    recipe = hashlib.sha256(json.dumps(
+        [comp_type.name, args.num_samples, args.patch_size, args.seed,
+         [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
+
+    def work(index):
+        return index, image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
+                                    np.random.default_rng((args.seed, index)), save_folder)
+
+    with open_part(part, int(ends[-1]), args.patch_size, len(paths), recipe) as file:
+        todo = np.flatnonzero(file['done'][:] == 0)
+        done = len(paths) - len(todo)
+        try:
+            with Progress(len(paths), 'images', done) as progress:
+                for index, (x, y) in ordered_map(pool, work, todo, ahead=2 * usable_cores()):
+                    file['x_noise'][ends[index] - len(y):ends[index]] = x
+                    file['y_quality'][ends[index] - len(y):ends[index]] = y
+                    file.flush()
+                    file['done'][index] = 1
+                    done += 1
+                    progress.update(done)
+        except KeyboardInterrupt:
+            print(f'stopped after {done} of {len(paths)} images; '
+                  'the same command goes on from there', file=sys.stderr)
+            raise
+        del file['done']
+    with part.open('rb') as file:
+        os.fsync(file.fileno())
+    return ends[-1]
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    comp_type = get_comp_type(args.comp_type)
+    out = Path(args.out_path)
+    out.mkdir(parents=True, exist_ok=True)
+    final = out / args.hdf5_name
+    part = final.with_name(final.name + '.part')
+    save_folder = None
+    if args.save_image:
+        save_folder = final.with_name(final.stem + '_images')
+        save_folder.mkdir(exist_ok=True)
+    cv2.setNumThreads(1)  # the images share the cores, not the parts of one image
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        paths = sources(list_images(args.in_path, args.recursive), args.patch_size, pool)
+        total = write_patches(part, paths, args, comp_type, pool, save_folder)
+    os.replace(part, final)
+    print(f'{final}: {total} patches from {len(paths)} images')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Q1Net: the network, its loss, the sampling grid, the median fusion, the weights.
+
+A 16x16 patch of decoded pixels goes through a small convolutional network that
+answers twice: the JPEG quality the patch was compressed at, and how sure it is.
+An image's quality is the median over the patches that are sure enough.
+
+    from classifier.models import Predictor
+    predictor = Predictor('jpeg_paper')
+    print(predictor.predict(bgr_image).quality)
+
+Source: Kim and Yang, "Quality Level Prediction of Image Compression using
+Block-wise Confidence-aware CNN", BMVC 2021.
+
+TensorFlow takes seconds to import, so only the functions that run a network
+import it; types, grid and fusion need NumPy alone.
+"""
+import contextlib
+import itertools
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# The checkpoints are tf-keras 2 object graphs; Keras 3 does not read them.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+SAVE_FOLDER = Path(__file__).resolve().parent / 'save'
+THRESHOLD_FILE = 'threshold.txt'
+VAL_LOSS_FILE = 'val_loss.txt'
+STAGE_WIDTHS = (1, 2, 4, 8, 4, 2)  # channels of stages 1..6, in units of K (paper)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without what native code writes to stderr, unless TF_CPP_MIN_LOG_LEVEL asks for it.
+
+    TensorFlow's newer builds log before they look at that variable.
+    """
+    if os.environ['TF_CPP_MIN_LOG_LEVEL'] != '3':
+        yield
+        return
+    sys.stderr.flush()
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+def import_tensorflow():
+    """The modules tensorflow and tf_keras, imported without their start-up noise."""
+    with quiet():
+        import tensorflow
+        import tf_keras
+        return tensorflow, tf_keras
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message says what and what to do."""
+
+
+# ---------------------------------------------------------------- compression types
+
+@dataclass(frozen=True)
+class CompType:
+    """What was compressed how, and the network that was trained for it.
+
+    Qualities are libjpeg's 1..100; sizes are in pixels.
+    """
+    name: str
+    k: int                   # stage width unit of the network
+    threshold: float         # patches less confident than this are not used (paper)
+    max_quality: int = 100
+    block: int = 8           # coding block of the codec
+    patch: int = 16          # side of a network input: one whole block and a margin
+    samples: int = 16        # patch positions along each image axis
+
+
+COMP_TYPES = {t.name: t for t in (CompType('jpeg_paper', k=8, threshold=96),
+                                  CompType('jpeg_paper_k12', k=12, threshold=97))}
+
+
+def get_comp_type(name):
+    """The `CompType` of that name; InputError, listing the known ones, for any other."""
+    try:
+        return COMP_TYPES[name]
+    except KeyError:
+        raise InputError(f'unknown compression type {name!r}: '
+                         f'choose one of {", ".join(COMP_TYPES)}') from None
+
+
+# ---------------------------------------------------------------- network
+
+def build_network(comp_type, seed=None):
+    """The patch network, with Keras' default random initialisation from that seed.
+
+    Input (N, 16, 16, 3), float32, BGR in 0..255, not normalised. Output (N, 2),
+    float32: confidence and quality, both in 0..100. Layers are created in the
+    reference's order, on which its checkpoints depend.
+    """
+    _, keras = import_tensorflow()
+    layers = keras.layers
+    seeds = itertools.repeat(None) if seed is None else itertools.count(1000 * seed)
+
+    def kernel():
+        return keras.initializers.GlorotUniform(next(seeds))
+
+    def conv_bn(x, channels, size, padding='valid'):
+        x = layers.Conv2D(channels, size, padding=padding, use_bias=False,
+                          kernel_initializer=kernel())(x)
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+    def conv_bn_relu(x, channels, size, padding='valid'):
+        return layers.ReLU()(conv_bn(x, channels, size, padding))
+
+    def bottleneck(x, channels):
+        y = conv_bn_relu(x, channels, 1)
+        y = conv_bn_relu(y, channels, 3, 'same')
+        y = conv_bn(y, channels, 1)
+        return layers.ReLU()(layers.Add()([y, x]))
+
+    patch = keras.Input((comp_type.patch, comp_type.patch, 3))
+    x = patch
+    for width in STAGE_WIDTHS:  # 16 -> 14 -> 12 -> 10 -> 8 -> 6 -> 4 px
+        x = conv_bn_relu(x, comp_type.k * width, 3)
+        x = bottleneck(x, comp_type.k * width)
+    x = layers.Conv2D(comp_type.k, 3, activation='relu', kernel_initializer=kernel())(x)  # 2 px
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(2, activation='sigmoid', kernel_initializer=kernel())(x)
+    return keras.Model(patch, x * 100.0, name=comp_type.name)
+
+
+def confidence_loss(quality, output):
+    """The paper's confidence-aware loss, patch by patch.
+
+    quality: (N,) true qualities; output: (N, 2) predicted confidence C and
+    quality Q. Returns two float32 tensors (N,): the loss 0.5 |C* - C| + |Q* - Q|
+    and its second term alone, the absolute error of the quality. The confidence
+    target C* = 100 - |Q* - Q| comes out of the same forward pass and lets no
+    gradient through: the network is to learn its error, not to fit it.
+    """
+    tf, _ = import_tensorflow()
+    confidence, predicted = tf.unstack(output, axis=1)
+    error = tf.abs(tf.cast(quality, tf.float32) - predicted)
+    target = 100.0 - tf.stop_gradient(error)
+    return 0.5 * tf.abs(target - confidence) + error, error
+
+
+# ---------------------------------------------------------------- from image to patches
+
+def grid_positions(size, comp_type):
+    """Where patches start along an image side of `size` px: a sorted int array.
+
+    Up to 16 different block positions, evenly spread over the whole blocks, moved
+    4 px in: each patch then holds one whole coding block and a margin of 4 px.
+    Sides of 16..23 px hold one patch. InputError below 16 px.
+    """
+    t = comp_type
+    if size < t.patch:
+        raise InputError(f'a side of {size} px is too small: at least {t.patch} px are needed')
+    margin = (t.patch - t.block) // 2
+    n = (t.block * (size // t.block) - t.patch - t.block) // t.block + 1
+    blocks = np.arange(1, t.samples + 1) * n // (t.samples + 1)
+    return np.unique(np.minimum(blocks * t.block + margin, size - t.patch))
+
+
+def extract_patches(image, comp_type):
+    """The patches of an image that the prediction looks at.
+
+    image: (h, w, 3) uint8 BGR, each side at least 16 px. Returns (n, 16, 16, 3)
+    uint8, n up to 256, row by row. InputError for a smaller image.
+    """
+    rows = grid_positions(image.shape[0], comp_type)
+    cols = grid_positions(image.shape[1], comp_type)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        image, (comp_type.patch, comp_type.patch), axis=(0, 1))
+    patches = windows[rows[:, None], cols].transpose(0, 1, 3, 4, 2)
+    return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
+
+
+# ---------------------------------------------------------------- from patches to image
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the pixels of one image say.
+
+    quality: float in 0..100; confident_patches: how many patches it rests on. 0
+    means that no patch was reliable; the quality is then 100, the best there is.
+    """
+    quality: float
+    confident_patches: int
+    patches: int
+
+
+def fuse(output, threshold, max_quality=100):
+    """`Prediction` from the network's output (n, 2): confidence, quality.
+
+    The median quality of the patches whose confidence is above the threshold
+    (paper); `max_quality` where there is none.
+    """
+    confidence, quality = np.asarray(output, np.float64).T
+    kept = quality[confidence > threshold]
+    fused = float(np.median(kept)) if kept.size else float(max_quality)
+    return Prediction(fused, int(kept.size), int(quality.size))
+
+
+class Predictor:
+    """A trained network, ready to look at images.
+
+    comp_type: a name from `COMP_TYPES`. weights: a checkpoint folder (default: the
+    one shipped in classifier/save). threshold: confidence in 0..100 (default: the
+    one stored beside the weights, else the compression type's). InputError when
+    the weights are not there or not usable.
+    """
+    MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
+
+    def __init__(self, comp_type, weights=None, threshold=None):
+        tf, _ = import_tensorflow()
+        self.type = get_comp_type(comp_type)
+        folder = Path(weights) if weights else best_folder(self.type)
+        self.network = load_network(self.type, folder)
+        self.threshold = stored_threshold(self.type, folder) if threshold is None else threshold
+        side = self.type.patch
+        self._forward = tf.function(
+            lambda x: self.network(tf.cast(x, tf.float32), training=False),
+            input_signature=[tf.TensorSpec((None, side, side, 3), tf.uint8)])
+
+    def run_network(self, patches):
+        """(n, 16, 16, 3) uint8 patches -> (n, 2) float32 confidence and quality."""
+        parts = [self._forward(patches[i:i + self.MAX_BATCH]).numpy()
+                 for i in range(0, len(patches), self.MAX_BATCH)]
+        return np.concatenate(parts)
+
+    def run_together(self, several):
+        """`run_network` for several arrays of patches in shared batches: a list of outputs."""
+        ends = np.cumsum([len(patches) for patches in several])
+        return np.split(self.run_network(np.concatenate(several)), ends[:-1])
+
+    def predict_all(self, images):
+        """A `Prediction` for each (h, w, 3) uint8 BGR image; they share batches."""
+        outputs = self.run_together([extract_patches(image, self.type) for image in images])
+        return [fuse(o, self.threshold, self.type.max_quality) for o in outputs]
+
+    def predict(self, image):
+        """The `Prediction` for one (h, w, 3) uint8 BGR image."""
+        return self.predict_all([image])[0]
+
+
+# ---------------------------------------------------------------- weights
+
+def best_folder(comp_type, save_folder=SAVE_FOLDER):
+    """Where the best weights of that compression type lie."""
+    return Path(save_folder) / comp_type.name / 'best'
+
+
+def stored_threshold(comp_type, folder):
+    """The confidence threshold validated with these weights, else the type's own."""
+    path = Path(folder) / THRESHOLD_FILE
+    if not path.exists():
+        return comp_type.threshold
+    try:
+        threshold = float(path.read_text())
+    except ValueError:
+        threshold = np.nan
+    if not 0 <= threshold <= 100:
+        raise InputError(f'{path}: not a confidence threshold in 0..100; '
+                         'correct it or delete it')
+    return threshold
+
+
+def load_network(comp_type, folder):
+    """The network with the weights of a checkpoint folder.
+
+    The folder itself is the checkpoint's prefix: it holds `.index` and
+    `.data-00000-of-00001`. InputError when they are missing, Git LFS pointers,
+    damaged, not finite, or of another compression type.
+    """
+    tf, _ = import_tensorflow()
+    folder = Path(folder)
+    files = [folder / '.index', folder / '.data-00000-of-00001']
+    for path in files:
+        if not path.is_file():
+            raise InputError(f'{folder}: no weights there ({path.name} is missing); '
+                             'train some with train.py or name a folder with --weights')
+        with path.open('rb') as file:
+            if file.read(40).startswith(b'version https://git-lfs'):
+                raise InputError(f'{path}: a Git LFS pointer, not the weights; '
+                                 'fetch them with "git lfs pull"')
+    prefix = os.path.join(folder, '')
+    with damage_named(folder):
+        shapes = tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
+    first_conv = shapes.get('layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE')
+    if first_conv is None:
+        raise InputError(f'{folder}: a checkpoint, but not of this network')
+    if first_conv != [3, 3, 3, comp_type.k]:
+        known = [t.name for t in COMP_TYPES.values() if first_conv == [3, 3, 3, t.k]]
+        raise InputError(f'{folder}: these weights are not of {comp_type.name}'
+                         + (f'; they fit --comp_type {known[0]}' if known else ''))
+    network = build_network(comp_type)
+    with damage_named(folder):
+        network.load_weights(prefix).assert_existing_objects_matched().expect_partial()
+    if not all(np.isfinite(w).all() for w in network.get_weights()):
+        raise InputError(f'{folder}: the weights are not finite numbers; train them again')
+    return network
+
+
+@contextlib.contextmanager
+def damage_named(folder):
+    """Turn TensorFlow's many errors about a damaged checkpoint into one InputError."""
+    tf, _ = import_tensorflow()
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(f'{folder}: damaged checkpoint ({reason}); '
+                         'fetch or train it again') from None

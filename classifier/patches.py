@@ -1,0 +1,119 @@
+"""Training patches in HDF5: how they are laid out, written and read.
+
+`x_noise`   uint8 (N, 24, 24, 3) BGR, cut from a compressed image on the block grid;
+            (N, 16, 16, 3) is accepted too
+`y_quality` uint8 (N,), 1..100
+
+24x24 is one block more than the network's input, so that a fresh 16x16 crop at any
+of the 9x9 offsets can be drawn every time a patch is seen: the network then learns
+nothing about the phase of the block grid.
+"""
+import itertools
+
+import h5py
+import numpy as np
+
+from models import InputError
+
+CHUNK = 32          # patches stored together (HDF5 chunk) and read together
+MIX_BATCHES = 64    # batches' worth of runs that are shuffled together in memory
+
+
+class PatchFile:
+    """A checked patch file, open for reading.
+
+    InputError when it is no HDF5 file or does not hold patches as described above
+    that are at least as large as the network's input.
+    """
+
+    def __init__(self, path, comp_type):
+        self.path, self.side = path, comp_type.patch
+        try:
+            self.file = h5py.File(path, 'r')
+        except FileNotFoundError:
+            raise InputError(f'{path}: no such file; make it with gen_data.py') from None
+        except OSError:
+            raise InputError(f'{path}: not a readable HDF5 file; '
+                             'make it again with gen_data.py') from None
+        x, y = self.file.get('x_noise'), self.file.get('y_quality')
+        if not (isinstance(x, h5py.Dataset) and isinstance(y, h5py.Dataset)):
+            self._refuse('the datasets x_noise and y_quality are not in it')
+        if x.dtype != np.uint8 or y.dtype != np.uint8:
+            self._refuse('x_noise and y_quality must be uint8')
+        if x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3 or y.ndim != 1:
+            self._refuse('x_noise must be (N, side, side, 3) and y_quality (N,)')
+        if x.shape[1] < self.side:
+            self._refuse(f'its patches are {x.shape[1]} px, {self.side} px are needed')
+        if len(x) != len(y) or not len(x):
+            self._refuse(f'{len(x)} patches and {len(y)} qualities')
+        self.x, self.y = x, y[:]
+        if self.y.min() < 1 or self.y.max() > comp_type.max_quality:
+            self._refuse(f'qualities must be 1..{comp_type.max_quality}')
+
+    def __len__(self):
+        return len(self.y)
+
+    def _refuse(self, reason):
+        self.file.close()
+        raise InputError(f'{self.path}: {reason}; make it again with gen_data.py')
+
+    def batches_per_pass(self, batch_size):
+        """How many whole batches one pass over the file gives; InputError for none."""
+        if len(self) < batch_size:
+            raise InputError(f'{self.path}: {len(self)} patches are less than one batch; '
+                             f'make more or lower --batch_size to {len(self)}')
+        return len(self) // batch_size
+
+    def batches(self, batch_size, seed, step=0):
+        """Endless shuffled batches for training, from that step of the training on.
+
+        Yields (crops (batch, 16, 16, 3) uint8, qualities (batch,) uint8). What a
+        step sees depends on `seed` and `step` alone, so a resumed training goes on
+        with just the batches it would have seen.
+        """
+        per_pass = self.batches_per_pass(batch_size)
+        while True:
+            pass_, first = divmod(step, per_pass)
+            shuffled = self._shuffled_pass(batch_size, np.random.default_rng((seed, pass_)))
+            for x, y in itertools.islice(shuffled, first, None):
+                yield random_crops(x, self.side, np.random.default_rng((seed, pass_, step))), y
+                step += 1
+
+    def _shuffled_pass(self, batch_size, rng):
+        """One pass over the file in whole batches.
+
+        Runs of patches are drawn in random order and 64 batches' worth of them
+        mixed: nearly as random as patch by patch, at the speed of reading in runs.
+        """
+        runs = rng.permutation(-(-len(self) // CHUNK))
+        mixed = -(-MIX_BATCHES * batch_size // CHUNK)
+        x, y = self.x[:0], self.y[:0]
+        for start in range(0, len(runs), mixed):
+            chosen = np.sort(runs[start:start + mixed]) * CHUNK
+            block_x = np.concatenate([self.x[i:i + CHUNK] for i in chosen])
+            block_y = np.concatenate([self.y[i:i + CHUNK] for i in chosen])
+            order = rng.permutation(len(block_y))
+            x, y = np.concatenate([x, block_x[order]]), np.concatenate([y, block_y[order]])
+            while len(y) >= batch_size:
+                yield x[:batch_size], y[:batch_size]
+                x, y = x[batch_size:], y[batch_size:]
+
+    def in_order(self, batch_size):
+        """All patches once, in file order, each with one fixed crop: for validation."""
+        for start in range(0, len(self), batch_size):
+            rng = np.random.default_rng((0, start))
+            yield (random_crops(self.x[start:start + batch_size], self.side, rng),
+                   self.y[start:start + batch_size])
+
+
+def random_crops(patches, side, rng):
+    """A crop of `side` px from each patch, its offset drawn for each on its own.
+
+    patches: (n, s, s, 3) uint8, s >= side. Returns (n, side, side, 3) uint8.
+    """
+    n, size = patches.shape[:2]
+    if size == side:
+        return patches
+    top, left = rng.integers(size - side + 1, size=(2, n, 1, 1))
+    span = np.arange(side)
+    return patches[np.arange(n)[:, None, None], top + span[:, None], left + span]

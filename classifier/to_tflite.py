@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Export the patch network to TensorFlow Lite (LiteRT).
+
+    python3 classifier/to_tflite.py --comp_type jpeg_paper --out_path out
+
+writes out/comp_cls.tflite: input (256, 16, 16, 3) float32 BGR in 0..255, one image's
+patches; output (256, 2) float32 confidence and quality in 0..100. The file gets its
+name only after its answers were found to be the Keras network's.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from console import add_network_options, command, whole_file
+from models import (InputError, best_folder, get_comp_type, import_tensorflow, load_network,
+                    quiet)
+
+NAME = 'comp_cls.tflite'
+TOLERANCE = 1e-2  # of confidence and quality, both on 0..100
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_network_options(parser)
+    parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
+    return parser.parse_args(argv)
+
+
+def convert(network, batch):
+    """The network for a fixed batch size, as the bytes of a float32 TFLite file."""
+    tf, _ = import_tensorflow()
+    spec = tf.TensorSpec((batch, *network.input_shape[1:]), tf.float32, name='patches')
+    function = tf.function(lambda patches: network(patches, training=False), input_signature=[spec])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], network)
+    return converter.convert()
+
+
+def run_tflite(model, patches):
+    """The output (n, 2) of a TFLite model, given as bytes, for its n float32 patches."""
+    tf, _ = import_tensorflow()
+    interpreter = tf.lite.Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]['index'], patches)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]['index'])
+
+
+def sample_patches(comp_type, n, seed=0):
+    """Float patches from smooth to noisy, at every brightness: (n, side, side, 3) in 0..255."""
+    rng = np.random.default_rng(seed)
+    shape = (n, comp_type.patch, comp_type.patch, 3)
+    contrast = np.geomspace(0.5, 120, n)[:, None, None, None]
+    mean = rng.uniform(0, 255, (n, 1, 1, 3))
+    return np.clip(np.rint(mean + contrast * rng.standard_normal(shape)), 0, 255).astype(np.float32)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    comp_type = get_comp_type(args.comp_type)
+    network = load_network(comp_type, args.weights or best_folder(comp_type))
+    batch = comp_type.samples ** 2
+    patches = sample_patches(comp_type, batch)
+    with quiet():
+        model = convert(network, batch)
+        difference = float(np.abs(run_tflite(model, patches) - network(patches).numpy()).max())
+    print(f'largest difference from the Keras network: {difference:.2g}')
+    if not difference <= TOLERANCE:
+        raise InputError(f'the converted network differs by more than {TOLERANCE}; '
+                         'nothing was written')
+    with whole_file(args.out_path / NAME, 'wb') as file:
+        file.write(model)
+    print(f'{args.out_path / NAME}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,377 @@
+#!/usr/bin/env python3
+"""Train the patch network on files made by gen_data.py.
+
+    python3 classifier/train.py --comp_type jpeg_paper --hdf5_train_path out/train.h5 \\
+        --hdf5_val_path out/val.h5 --epochs 50 --out_path out
+
+Keeps the best weights in classifier/save/<comp_type>/best. Ctrl-C, or a file
+`stop_training` in the out_path, stops it cleanly; `--resume` goes on at the same
+step and learning rate, also after a kill. For fresh data between slices of one
+schedule, stop with `--until_epoch` and resume with another file.
+
+Adam; the learning rate warms up, then falls to 0 along a cosine. What is validated
+and kept is a running average of the weights over about the last 1,000 steps.
+"""
+import argparse
+import csv
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from console import Progress, command, count, save_figure, whole_file
+from models import (COMP_TYPES, SAVE_FOLDER, THRESHOLD_FILE, VAL_LOSS_FILE, InputError, best_folder,
+                    build_network, confidence_loss, damage_named, get_comp_type, import_tensorflow,
+                    load_network)
+from patches import PatchFile
+
+AVERAGE_DECAY = 0.999
+CHECKPOINT_SECONDS = 240
+LOSS_NAME = 'training loss'  # in TensorFlow's error when it is no finite number
+HISTORY = ('epoch', 'step', 'patches', 'learning_rate', 'loss', 'quality_mae',
+           'val_loss', 'val_quality_mae', 'seconds')
+# What a training is made of: asked for once, kept for every --resume.
+SCHEDULE = {'epochs': 50, 'steps_per_epoch': None, 'batch_size': 1024, 'lr': 2e-3,
+            'warmup_steps': 500, 'seed': 0}
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--hdf5_train_path', required=True, metavar='FILE')
+    parser.add_argument('--hdf5_val_path', required=True, metavar='FILE')
+    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
+    parser.add_argument('--base_weights', metavar='DIR',
+                        help='start from these weights instead of random ones')
+    parser.add_argument('--epochs', type=count(0), help='length of the schedule (default: 50; '
+                        '0 only validates --base_weights)')
+    parser.add_argument('--batch_size', type=count(2), help='default: 1024')
+    parser.add_argument('--lr', type=float, help='highest learning rate (default: 2e-3)')
+    parser.add_argument('--warmup_steps', type=count(1),
+                        help='steps until it is reached (default: 500, at most a tenth of all)')
+    parser.add_argument('--steps_per_epoch', type=count(1), help='default: one pass over the file')
+    parser.add_argument('--seed', type=count(0), help='of weights and data order (default: 0)')
+    parser.add_argument('--until_epoch', type=count(1), metavar='N',
+                        help='stop after epoch N of the schedule, to be resumed')
+    parser.add_argument('--resume', action='store_true', help='go on with the training in out_path')
+    parser.add_argument('--out_path', default='out', metavar='DIR',
+                        help='logs and the state to resume from (default: out)')
+    parser.add_argument('--save_path', default=SAVE_FOLDER, metavar='DIR',
+                        help='best weights go to DIR/<comp_type>/best (default: classifier/save)')
+    parser.add_argument('--tensorboard', action='store_true',
+                        help='write TensorBoard logs to out_path/tensorboard')
+    parser.add_argument('--verbose', action='store_true', help='describe the network and the run')
+    return parser.parse_args(argv)
+
+
+def settle_schedule(args, stored_in, train_file):
+    """The schedule: as stored by the training that is resumed, else as asked for."""
+    asked = {k: getattr(args, k) for k in SCHEDULE if getattr(args, k) is not None}
+    asked['comp_type'] = args.comp_type
+    if args.resume:
+        if not stored_in.exists():
+            raise InputError(f'{stored_in}: nothing to resume; start without --resume')
+        stored = json.loads(stored_in.read_text())
+        for key, value in asked.items():
+            if stored.get(key) != value:
+                raise InputError(f'{stored_in}: the training was started with {key} '
+                                 f'{stored.get(key)}, not {value}; leave --{key} as it was')
+        return stored
+    if stored_in.exists():
+        raise InputError(f'{stored_in.parent} holds another training; go on with --resume '
+                         'or choose another --out_path')
+    schedule = SCHEDULE | asked
+    if schedule['steps_per_epoch'] is None:
+        schedule['steps_per_epoch'] = train_file.batches_per_pass(schedule['batch_size'])
+    return schedule
+
+
+class Trainer:
+    """Network, running average of its weights, optimiser, and one training step.
+
+    What `validate` looks at is the average.
+    """
+
+    def __init__(self, comp_type, schedule, base_weights=None):
+        self.tf, keras = import_tensorflow()
+        tf = self.tf
+        if base_weights:
+            self.network = load_network(comp_type, base_weights)
+        else:
+            self.network = build_network(comp_type, schedule['seed'])
+        self.average = build_network(comp_type)
+        self.average.set_weights(self.network.get_weights())
+
+        total = max(schedule['epochs'] * schedule['steps_per_epoch'], 1)
+        warmup = max(1, min(schedule['warmup_steps'], total // 10))
+        self.rate = keras.optimizers.schedules.CosineDecay(
+            schedule['lr'] / warmup, max(1, total - warmup),
+            warmup_target=schedule['lr'], warmup_steps=warmup)
+        self.optimizer = keras.optimizers.Adam(self.rate)
+        self.optimizer.build(self.network.trainable_variables)
+        self.state = tf.train.Checkpoint(network=self.network, average=self.average,
+                                         optimizer=self.optimizer)
+        self.step = tf.function(self._step)
+        self.validate = validator(self.average)
+
+    @property
+    def steps_done(self):
+        return int(self.optimizer.iterations)
+
+    def _step(self, x, quality):
+        """One update; returns the batch's mean loss and mean absolute quality error."""
+        tf = self.tf
+        with tf.GradientTape() as tape:
+            loss, error = confidence_loss(
+                quality, self.network(tf.cast(x, tf.float32), training=True))
+            loss = tf.debugging.check_numerics(tf.reduce_mean(loss), LOSS_NAME)
+        weights = self.network.trainable_variables
+        # BN statistics are averaged too: Keras keeps them over some 10 batches only.
+        done = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(AVERAGE_DECAY, (1 + done) / (10 + done))
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        for mean, weight in zip(self.average.weights, self.network.weights):
+            mean.assign_add((1 - decay) * (weight - mean))
+        return loss, tf.reduce_mean(error)
+
+
+def training_batches(file, batch_size, seed, step):
+    """`PatchFile.batches` as a tf.data set that works ahead of the training step."""
+    tf, _ = import_tensorflow()
+    return tf.data.Dataset.from_generator(
+        lambda: file.batches(batch_size, seed, step),
+        output_signature=(tf.TensorSpec((batch_size, file.side, file.side, 3), tf.uint8),
+                          tf.TensorSpec((batch_size,), tf.uint8))).prefetch(8)
+
+
+def validator(network):
+    """A function (patch file, batch size) -> mean loss and mean absolute quality error."""
+    tf, _ = import_tensorflow()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8),
+                                  tf.TensorSpec((None,), tf.uint8)])
+    def sums(x, quality):
+        loss, error = confidence_loss(quality, network(tf.cast(x, tf.float32), training=False))
+        return tf.stack([tf.reduce_sum(loss), tf.reduce_sum(error)])
+
+    def validate(file, batch_size):
+        return sum(sums(x, y).numpy() for x, y in file.in_order(batch_size)) / len(file)
+    return validate
+
+
+class BestWeights:
+    """The folder of the best weights so far, only ever replaced by better ones."""
+
+    def __init__(self, comp_type, save_path):
+        self.folder = best_folder(comp_type, save_path)
+        self.old = self.folder.with_name('best.old')
+        self.new = self.folder.with_name('best.part')
+        if self.old.exists() and not self.folder.exists():
+            self.old.rename(self.folder)  # a run was killed between the two renames
+        self.val_loss = math.inf
+
+    def measure(self, comp_type, file, batch_size):
+        """Validate what is there on this file: losses on two files do not compare."""
+        if (self.folder / '.index').exists():
+            self.val_loss, _ = validator(load_network(comp_type, self.folder))(file, batch_size)
+
+    def offer(self, network, val_loss, threshold_from=None):
+        """Keep `network` if its validation loss is lower; returns whether it was.
+
+        A threshold stored with the weights before, or in `threshold_from`, stays
+        with the folder: it is the best guess until it is measured again.
+        """
+        if not val_loss < self.val_loss:
+            return False
+        shutil.rmtree(self.new, ignore_errors=True)
+        self.new.mkdir(parents=True)
+        network.save_weights(os.path.join(self.new, ''), save_format='tf')
+        (self.new / VAL_LOSS_FILE).write_text(f'{val_loss:.4f}\n')
+        for folder in (self.folder, Path(threshold_from or self.folder)):
+            if (folder / THRESHOLD_FILE).exists():
+                shutil.copy(folder / THRESHOLD_FILE, self.new)
+        for path in self.new.iterdir():
+            with path.open('rb') as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(self.old, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(self.old)
+        self.new.rename(self.folder)
+        shutil.rmtree(self.old, ignore_errors=True)
+        self.val_loss = val_loss
+        return True
+
+
+class StopSignals:
+    """True once Ctrl-C or a termination signal came; a second one ends at once."""
+
+    def __enter__(self):
+        self.came = False
+        self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, _):
+        self.came = True
+        signal.signal(number, self.previous[number])
+
+    def __bool__(self):
+        return self.came
+
+    def __exit__(self, *_):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+class History:
+    """What every epoch gave: history_cls.csv, history_cls.png and TensorBoard's logs."""
+
+    def __init__(self, out, steps_done, tensorboard=False):
+        self.csv, self.png = out / 'history_cls.csv', out / 'history_cls.png'
+        self.rows = []
+        if self.csv.exists():  # of the training that is resumed, up to its last state
+            with self.csv.open(newline='') as file:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if row['step'] <= steps_done]
+        self.began = time.monotonic() - (self.rows[-1]['seconds'] if self.rows else 0)
+        self.writer = None
+        if tensorboard:
+            tf, _ = import_tensorflow()
+            self.writer = tf.summary.create_file_writer(str(out / 'tensorboard'))
+
+    def add(self, *values):
+        """One more epoch; the values are in the order of `HISTORY`, without the seconds."""
+        row = dict(zip(HISTORY, (*map(float, values), time.monotonic() - self.began)))
+        self.rows.append(row)
+        with whole_file(self.csv, newline='') as file:
+            writer = csv.DictWriter(file, HISTORY)
+            writer.writeheader()
+            writer.writerows({k: f'{v:.8g}' for k, v in row.items()} for row in self.rows)
+        save_figure(self.figure(), self.png)
+        if self.writer:
+            tf, _ = import_tensorflow()
+            with self.writer.as_default(int(row['step'])):
+                for key in HISTORY[3:-1]:
+                    tf.summary.scalar(key, row[key])
+
+    def figure(self):
+        """Losses against the number of patches seen."""
+        from matplotlib.figure import Figure
+        figure = Figure(figsize=(8, 5))
+        axes = figure.add_subplot()
+        patches = [row['patches'] / 1e6 for row in self.rows]
+        for key, label in (('loss', 'training loss'), ('val_loss', 'validation loss'),
+                           ('val_quality_mae', 'validation MAE of the quality')):
+            axes.plot(patches, [row[key] for row in self.rows], '.-', label=label)
+        axes.set(xlabel='patches seen (millions)', ylabel='levels of quality', yscale='log')
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_formatter('{x:g}')
+        axes.grid(alpha=0.3, which='both')
+        axes.legend()
+        return figure
+
+
+def train(trainer, batches, until, schedule, end_of_epoch, save, stop_file):
+    """Train up to step `until`; returns whether a signal stopped it before.
+
+    `end_of_epoch` gets the epoch's mean loss and mean absolute quality error; `save`
+    is called after it and every few minutes. InputError at a loss that is no number.
+    """
+    tf = trainer.tf
+    step = trainer.steps_done
+    saved = time.monotonic()
+    sums, summed = np.zeros(2), 0
+    with StopSignals() as stopped, Progress(until, 'steps', step) as progress:
+        for x, y in batches.take(max(until - step, 0)):
+            try:
+                sums += [v.numpy() for v in trainer.step(x, y)]
+            except tf.errors.InvalidArgumentError as error:
+                if LOSS_NAME not in str(error):
+                    raise
+                raise InputError(f'the loss is no finite number at step {step + 1}; the best '
+                                 'weights are kept; lower --lr or look into the data') from None
+            step, summed = step + 1, summed + 1
+            loss, error = sums / summed
+            progress.update(step, f'loss {loss:.3f}, MAE {error:.3f}')
+            if step % schedule['steps_per_epoch'] == 0:
+                end_of_epoch(loss, error)
+                sums, summed = np.zeros(2), 0
+            if summed == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save()
+                saved = time.monotonic()
+            if stopped or stop_file.exists():
+                break
+    return bool(stopped)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    comp_type = get_comp_type(args.comp_type)
+    train_file = PatchFile(args.hdf5_train_path, comp_type)
+    val_file = PatchFile(args.hdf5_val_path, comp_type)
+    out = Path(args.out_path)
+    out.mkdir(parents=True, exist_ok=True)
+    stop_file = out / 'stop_training'
+    if stop_file.exists():
+        raise InputError(f'{stop_file} is there and would stop the training; delete it first')
+    run_file = out / 'run.json'
+    schedule = settle_schedule(args, run_file, train_file)
+    epochs, steps_per_epoch = schedule['epochs'], schedule['steps_per_epoch']
+    batch_size = schedule['batch_size']
+    train_file.batches_per_pass(batch_size)  # complains if there is no whole one
+
+    trainer = Trainer(comp_type, schedule, args.base_weights)
+    tf = trainer.tf
+    manager = tf.train.CheckpointManager(trainer.state, str(out / 'state'), max_to_keep=2)
+    if args.resume and manager.latest_checkpoint:
+        with damage_named(manager.latest_checkpoint):
+            trainer.state.restore(manager.latest_checkpoint).assert_consumed()
+    else:
+        manager.save()
+        with whole_file(run_file) as file:
+            json.dump(schedule, file, indent=1)
+    if args.verbose:
+        trainer.network.summary()
+        print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} validation '
+              f'patches, devices {[d.name for d in tf.config.list_logical_devices()]}', sep='\n')
+
+    best = BestWeights(comp_type, args.save_path)
+    best.measure(comp_type, val_file, batch_size)
+    first = trainer.steps_done
+    if args.base_weights and first == 0:
+        val_loss, val_mae = trainer.validate(val_file, batch_size)
+        print(f'{args.base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
+        best.offer(trainer.average, val_loss, args.base_weights)
+    history = History(out, first, args.tensorboard)
+
+    def end_of_epoch(loss, error):
+        val_loss, val_mae = trainer.validate(val_file, batch_size)
+        better = best.offer(trainer.average, val_loss, args.base_weights)
+        step = trainer.steps_done
+        history.add(step // steps_per_epoch, step, step * batch_size, trainer.rate(step),
+                    loss, error, val_loss, val_mae)
+        print(f'epoch {step // steps_per_epoch}/{epochs}: loss {loss:.4f}, validation loss '
+              f'{val_loss:.4f}, MAE {val_mae:.4f}' + ', best so far' * better, flush=True)
+
+    until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
+    print(f'training from step {first} to {until} of {epochs * steps_per_epoch}, '
+          f'best validation loss so far {best.val_loss:.4f}', file=sys.stderr)
+    signalled = train(trainer, training_batches(train_file, batch_size, schedule['seed'], first),
+                      until, schedule, end_of_epoch, manager.save, stop_file)
+    if trainer.steps_done < until:
+        manager.save()
+        stop_file.unlink(missing_ok=True)
+        print(f'stopped at step {trainer.steps_done}; go on with --resume', file=sys.stderr)
+        return 130 if signalled else 0
+    print(f'best validation loss {best.val_loss:.4f}: {best.folder}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""How fast data is made and the network trained and run, on the machine this runs on.
+
+    python3 tests/benchmark.py [--in_path FOLDER_OF_PHOTOS] [--comp_type jpeg_paper]
+
+Things that are compared run in turns; medians are printed.
+"""
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from conftest import SAMPLES  # also puts classifier/ on the path
+
+import gen_data
+import images
+from models import COMP_TYPES, Predictor
+from patches import PatchFile
+from train import SCHEDULE, Trainer, training_batches
+
+ROUNDS, STEPS, BATCH = 5, 10, 1024
+
+
+def rate(work, amount):
+    """`amount` a second for one call of `work`."""
+    began = time.perf_counter()
+    work()
+    return amount / (time.perf_counter() - began)
+
+
+def benchmark_training(path, comp_type):
+    """The training step on one resident batch and on the full pipeline, in turns."""
+    file = PatchFile(path, comp_type)
+    trainer = Trainer(comp_type, SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000})
+    batches = iter(training_batches(file, BATCH, 0, 0))
+    resident = next(batches)
+
+    def step_alone():
+        for _ in range(STEPS):
+            trainer.step(*resident)[0].numpy()
+
+    def pipeline():
+        for _ in range(STEPS):
+            trainer.step(*next(batches))[0].numpy()
+
+    step_alone()
+    rates = [(rate(step_alone, STEPS * BATCH), rate(pipeline, STEPS * BATCH))
+             for _ in range(ROUNDS)]
+    alone, full = (statistics.median(column) for column in zip(*rates))
+    ratio = statistics.median(f / a for a, f in rates)
+    print(f'training step on a resident batch: {alone:,.0f} patches/s')
+    print(f'training with the full pipeline:   {full:,.0f} patches/s, '
+          f'{ratio:.2f} of the step alone')
+
+
+def benchmark_prediction(comp_type):
+    """One image of 256 patches, decoding excluded."""
+    predictor = Predictor(comp_type.name)
+    image = images.read_image(SAMPLES / 'raccoon.png')
+    predictor.predict(image)
+    seconds = 1 / statistics.median(rate(lambda: predictor.predict(image), 1) for _ in range(20))
+    print(f'prediction of one image:           {1000 * seconds:.0f} ms')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
+    parser.add_argument('--comp_type', default='jpeg_paper')
+    parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
+    args = parser.parse_args()
+    print(f'{os.cpu_count()} cores, {args.comp_type}, batch {BATCH}')
+    with tempfile.TemporaryDirectory() as folder:
+        made = rate(lambda: gen_data.main([
+            '--in_path', str(args.in_path), '--num_samples', str(args.num_samples), '--hdf5_name',
+            'a.h5', '--comp_type', args.comp_type, '--out_path', folder]), 100 * args.num_samples)
+        print(f'gen_data.py:                       {made:,.0f} patches/s')
+        comp_type = COMP_TYPES[args.comp_type]
+        benchmark_training(Path(folder) / 'a.h5', comp_type)
+        benchmark_prediction(comp_type)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,38 @@
+"""The scripts' folder on the path, photos to work on, and files that many tests need."""
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CLASSIFIER = REPOSITORY / 'classifier'
+SAMPLES = REPOSITORY / 'sample_image'
+PRISTINE = [p for p in sorted(SAMPLES.glob('*.png')) if '_jpeg_' not in p.name]
+sys.path.insert(0, str(CLASSIFIER))
+
+
+@pytest.fixture
+def photo():
+    """A pristine photo, (300, 400, 3) uint8 BGR."""
+    return cv2.imread(str(SAMPLES / 'raccoon.png'))
+
+
+@pytest.fixture(scope='session')
+def photo_folder(tmp_path_factory):
+    """A folder with the pristine sample photos alone."""
+    folder = tmp_path_factory.mktemp('photos')
+    for path in PRISTINE:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope='session')
+def patch_file(photo_folder, tmp_path_factory):
+    """3,000 patches made by gen_data.py from the sample photos."""
+    import gen_data
+    folder = tmp_path_factory.mktemp('patches')
+    assert gen_data.main(['--in_path', str(photo_folder), '--num_samples', '30', '--seed', '1',
+                          '--hdf5_name', 'patches.h5', '--comp_type', 'jpeg_paper',
+                          '--out_path', str(folder)]) == 0
+    return folder / 'patches.h5'

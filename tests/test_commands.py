@@ -1,0 +1,320 @@
+"""The scripts as they are typed: what they print, write and refuse."""
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import evaluate_cls
+import gen_data
+import images
+import models
+import predict_cls
+import to_tflite
+import train
+from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES
+from models import COMP_TYPES, Prediction
+from test_models import TINY, TINY_WEIGHTS
+
+SCRIPTS = ['gen_data', 'train', 'predict_cls', 'evaluate_cls', 'to_tflite']
+COMPRESSED = sorted(SAMPLES.glob('*_jpeg_q*.png'))
+
+
+def typed(*command, cwd=REPOSITORY):
+    """A command's result in a process of its own, without env.sh."""
+    environment = {k: v for k, v in os.environ.items()
+                   if k not in ('PYTHONPATH', 'TF_USE_LEGACY_KERAS', 'TF_CPP_MIN_LOG_LEVEL')}
+    return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=environment,
+                          capture_output=True, text=True)
+
+
+@pytest.fixture
+def tiny_type(monkeypatch):
+    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
+    return ['--comp_type', 'tiny', '--weights', str(TINY_WEIGHTS)]
+
+
+# ---------------------------------------------------------------- all of them
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_shows_a_command_to_copy(script):
+    result = typed(f'classifier/{script}.py', '--help')
+    assert result.returncode == 0 and result.stderr == ''
+    assert f'python3 classifier/{script}.py --' in result.stdout
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_a_missing_option_is_a_usage_error(script):
+    result = typed(f'classifier/{script}.py')
+    assert result.returncode == 2 and 'required' in result.stderr
+
+
+@pytest.mark.parametrize('module, options', [
+    (gen_data, ['--in_path', '.', '--num_samples', '1', '--hdf5_name', 'a.h5']),
+    (train, ['--hdf5_train_path', 'a.h5', '--hdf5_val_path', 'a.h5']),
+    (predict_cls, ['--in_path', '.']),
+    (evaluate_cls, ['--in_path', '.']),
+    (to_tflite, [])])
+def test_an_unknown_compression_type_is_answered_with_the_known_ones(
+        module, options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.png').write_bytes(PRISTINE[0].read_bytes())
+    assert module.main([*options, '--comp_type', 'jpeg']) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error == [f"{module.__name__}.py: error: unknown compression type 'jpeg': "
+                     'choose one of jpeg_paper, jpeg_paper_k12']
+
+
+# ---------------------------------------------------------------- predict_cls.py
+
+@pytest.mark.parametrize('cwd, script', [(REPOSITORY, 'classifier/predict_cls.py'),
+                                         (CLASSIFIER, './predict_cls.py')])
+def test_one_image_from_any_folder_prints_one_quiet_line(cwd, script):
+    result = typed(script, '--in_path', SAMPLES / 'raccoon_jpeg_q20.png',
+                   '--comp_type', 'jpeg_paper', cwd=cwd)
+    assert result.returncode == 0 and result.stderr == ''
+    found = re.fullmatch(r'predicted quality (\d+\.\d\d), estimated in \d+\.\d{3} seconds\n',
+                         result.stdout)
+    assert abs(float(found[1]) - 20) <= 1
+
+
+@pytest.fixture(scope='module')
+def predictor():
+    return models.Predictor('jpeg_paper')
+
+
+@pytest.mark.parametrize('path', COMPRESSED, ids=lambda p: p.name)
+def test_the_quality_of_every_sample_image_is_told_within_one(predictor, path):
+    quality = int(re.search(r'_q(\d+)', path.name)[1])
+    prediction = predictor.predict(images.read_image(path))
+    assert abs(prediction.quality - quality) <= 1
+    assert prediction.confident_patches > 0 and prediction.patches == 256
+
+
+@pytest.mark.parametrize('path', PRISTINE, ids=lambda p: p.name)
+def test_pristine_images_are_told_from_compressed_ones(predictor, path):
+    assert predictor.predict(images.read_image(path)).quality >= 96
+
+
+@pytest.mark.parametrize('crop', [(1, 0), (3, 5), (4, 4), (7, 7)])
+def test_a_crop_off_the_grid_changes_the_prediction_by_less_than_a_level(predictor, photo, crop):
+    coded = images.compress(photo, 40)
+    dy, dx = crop
+    cut = np.ascontiguousarray(coded[dy:, dx:])
+    assert abs(predictor.predict(cut).quality - predictor.predict(coded).quality) < 1
+
+
+def test_images_in_one_batch_are_predicted_as_one_by_one(predictor, photo):
+    several = [photo, images.compress(photo, 30), np.ascontiguousarray(photo[:50, :70])]
+    together = predictor.predict_all(several)
+    for image, prediction in zip(several, together):
+        alone = predictor.predict(image)
+        assert alone.quality == pytest.approx(prediction.quality, abs=0.01)
+        assert alone.patches == prediction.patches
+
+
+@pytest.fixture
+def mixed_folder(tmp_path):
+    folder = tmp_path / 'in'
+    (folder / 'sub').mkdir(parents=True)
+    for name in ('b.png', 'a.PNG', 'sub/c.png'):
+        (folder / name).write_bytes(COMPRESSED[0].read_bytes())
+    return folder
+
+
+def test_a_folder_gets_a_line_for_each_image_and_the_mean(tiny_type, mixed_folder, capsys):
+    assert predict_cls.main(['--in_path', str(mixed_folder), *tiny_type, '--threshold', '0']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    number = r'(\d+\.\d)'
+    assert re.fullmatch(rf'  1/2: a\.PNG, {number}', lines[0])
+    assert re.fullmatch(rf'  2/2: b\.png, {number}', lines[1])
+    assert re.fullmatch(rf'Mean: {number}\d', lines[2]) and len(lines) == 3
+
+
+def test_csv_and_json_hold_the_same_rows_in_path_order(tiny_type, mixed_folder, tmp_path, capsys):
+    out = tmp_path / 'q.csv'
+    assert predict_cls.main(['--in_path', str(mixed_folder), *tiny_type, '--recursive', '--json',
+                             '--threshold', '0', '--csv', str(out)]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    with out.open(newline='') as file:
+        assert file.readline().strip() == 'path,quality,confident_patches,patches,seconds'
+        rows = list(csv.reader(file))
+    expected = [str(mixed_folder / name) for name in ('a.PNG', 'b.png', 'sub/c.png')]
+    assert [row[0] for row in rows] == expected
+    for row, found in zip(rows, objects):
+        assert list(found) == ['path', 'quality', 'confident_patches', 'patches', 'seconds']
+        assert row[0] == found['path']
+        assert float(row[1]) == pytest.approx(found['quality'], abs=0.01)
+        assert [int(row[2]), int(row[3])] == [found['confident_patches'], found['patches']]
+
+
+def test_an_unreadable_image_is_named_and_the_others_get_their_rows(
+        tiny_type, mixed_folder, tmp_path, capsys):
+    (mixed_folder / 'aa.png').write_bytes(COMPRESSED[0].read_bytes()[:5000])
+    cv2.imwrite(str(mixed_folder / 'small.png'), np.zeros((15, 400, 3), np.uint8))
+    out = tmp_path / 'q.csv'
+    assert predict_cls.main(['--in_path', str(mixed_folder), *tiny_type, '--csv', str(out)]) == 2
+    printed = capsys.readouterr()
+    assert re.search(r'error: \S+aa\.png: ', printed.err)
+    assert re.search(r'error: \S+small\.png: a side of 15 px is too small', printed.err)
+    assert '2 of 4 images could not be read' in printed.err
+    assert len(out.read_text().splitlines()) == 3
+    assert 'Mean' in printed.out
+
+
+@pytest.mark.parametrize('options, reason', [
+    (['--in_path', 'missing.png'], 'missing.png: no such file or folder'),
+    (['--in_path', str(SAMPLES / 'README.md')], 'README.md: not an image'),
+    (['--in_path', str(REPOSITORY / 'classifier')], 'no images there'),
+    (['--in_path', str(PRISTINE[0]), '--weights', 'nowhere'], 'nowhere: no weights there'),
+    (['--in_path', str(PRISTINE[0]), '--csv', '/dev/null/a.csv'], '/dev/null: ')])
+def test_what_cannot_be_used_gets_one_clear_line(options, reason, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert predict_cls.main([*options, '--comp_type', 'jpeg_paper']) == 2
+    error = capsys.readouterr().err.strip()
+    assert reason in error and len(error.splitlines()) == 1
+
+
+def test_without_a_reliable_patch_it_says_so(tiny_type, capsys):
+    assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type, '--threshold', '100']) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith('predicted quality 100.00, ')
+    assert 'no patch was reliable' in printed.err
+
+
+def test_a_threshold_out_of_range_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        predict_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--threshold', '101'])
+    assert 'number in 0..100' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- evaluate_cls.py
+
+def test_metrics_of_a_hand_worked_example():
+    metrics = evaluate_cls.error_metrics(np.array([5, 10, 50, 100]), np.array([5.5, 12, 47, 100]))
+    assert metrics['count'] == 4
+    assert metrics['mae'] == pytest.approx((0.5 + 2 + 3 + 0) / 4)
+    assert metrics['std'] == pytest.approx(np.std([0.5, 2, -3, 0]))
+    assert [metrics[f'within_{k}'] for k in ('0.5', '1', '2')] == [0.5, 0.5, 0.75]
+    assert metrics['mae_by_decade'] == {'1-10': 1.25, '41-50': 3.0, '91-100': 0.0}
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('1-100', list(range(1, 101))), ('5-95:10', list(range(5, 100, 10))), ('20,40', [20, 40])])
+def test_qualities_are_given_as_ranges_and_lists(text, expected):
+    assert evaluate_cls.qualities(text) == expected
+
+
+@pytest.mark.parametrize('text', ['0-5', '90-101', 'high', '9-5'])
+def test_other_qualities_are_a_usage_error(text, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        evaluate_cls.parse_args(['--in_path', 'a', '--comp_type', 'jpeg_paper',
+                                 '--qualities', text])
+
+
+def evaluate(photo_folder, out, tiny_type, *more):
+    return evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--out_path', str(out),
+                              '--qualities', '10,90', '--limit', '2', *more])
+
+
+def test_evaluation_of_images_gives_what_prediction_gives(
+        photo_folder, tmp_path, tiny_type, capsys):
+    assert evaluate(photo_folder, tmp_path, tiny_type, '--crop', '0,0', '--crop', '3,5',
+                    '--threshold', '0') == 0
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['images'] == 2 and list(results['by_crop']) == ['0,0', '3,5']
+    predictor = models.Predictor('tiny', TINY_WEIGHTS, threshold=0)
+    errors = []
+    for path in sorted(photo_folder.iterdir())[:2]:
+        for quality in (10, 90):
+            coded = images.compress(images.read_image(path), quality)[3:, 5:]
+            errors.append(abs(predictor.predict(np.ascontiguousarray(coded)).quality - quality))
+    assert results['by_crop']['3,5']['mae'] == pytest.approx(np.mean(errors), abs=0.01)
+    assert (tmp_path / 'confusion_matrix.png').read_bytes().startswith(b'\x89PNG')
+    assert 'MAE' in capsys.readouterr().out
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_a_stopped_evaluation_goes_on_to_the_same_result(
+        photo_folder, tmp_path, tiny_type, monkeypatch):
+    assert evaluate(photo_folder, tmp_path / 'whole', tiny_type) == 0
+    read, names = evaluate_cls.read_image, []
+
+    def interrupted(path):
+        names.append(path.name)
+        if len(names) == 2:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(evaluate_cls, 'read_image', interrupted)
+    assert evaluate(photo_folder, tmp_path / 'halves', tiny_type) == 130
+    assert not (tmp_path / 'halves' / 'results.json').exists()
+    assert evaluate(photo_folder, tmp_path / 'halves', tiny_type) == 0
+    assert len(names) == 3  # the first image was not done again
+    whole, halves = ((tmp_path / d / 'results.json').read_text() for d in ('whole', 'halves'))
+    assert whole == halves
+
+
+def test_the_threshold_of_the_lowest_error_is_stored(photo_folder, tmp_path, tiny_type):
+    weights = tmp_path / 'weights'
+    weights.mkdir()
+    for path in TINY_WEIGHTS.iterdir():
+        (weights / path.name).write_bytes(path.read_bytes())
+    assert evaluate(photo_folder, tmp_path, tiny_type[:2] + ['--weights', str(weights)],
+                    '--find_threshold') == 0
+    results = json.loads((tmp_path / 'results.json').read_text())
+    curve = results['mae_by_threshold']
+    assert curve[f'{results["threshold"]:g}'] == min(curve.values())
+    assert results['by_crop']['0,0']['mae'] == min(curve.values())
+    assert models.stored_threshold(TINY, weights) == results['threshold']
+
+
+def test_evaluation_of_patches(patch_file, tmp_path, tiny_type):
+    assert evaluate_cls.main(['--hdf5_val_path', str(patch_file), *tiny_type,
+                              '--out_path', str(tmp_path), '--threshold', '50']) == 0
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['patches'] == 3000 and len(results['mae_by_decade']) == 10
+    expected, mae = train.validator(models.load_network(TINY, TINY_WEIGHTS))(
+        evaluate_cls.PatchFile(patch_file, TINY), 2048)
+    assert results['loss'] == pytest.approx(expected, rel=1e-4)
+    assert results['mae'] == pytest.approx(mae, rel=1e-4)
+
+
+# ---------------------------------------------------------------- to_tflite.py
+
+def test_the_tflite_network_answers_as_the_keras_one(tmp_path, capsys, photo):
+    assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path)]) == 0
+    assert 'largest difference' in capsys.readouterr().out
+    paper = COMP_TYPES['jpeg_paper']
+    patches = models.extract_patches(images.compress(photo, 35), paper)
+    network = models.load_network(paper, models.best_folder(paper))
+    model = (tmp_path / 'comp_cls.tflite').read_bytes()
+    output = to_tflite.run_tflite(model, patches.astype(np.float32))
+    assert np.abs(output - network(patches.astype(np.float32)).numpy()).max() < 1e-2
+
+
+def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tiny_type, capsys):
+    run = to_tflite.run_tflite
+    monkeypatch.setattr(to_tflite, 'run_tflite', lambda *args: run(*args) + 0.02)
+    assert to_tflite.main([*tiny_type, '--out_path', str(tmp_path)]) == 2
+    assert 'differs by more than 0.01' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- as a library
+
+def test_the_documented_import_works_from_the_repository(photo):
+    code = ("from classifier.models import Predictor, Prediction\n"
+            "import numpy as np\n"
+            "print(Predictor('jpeg_paper').predict(np.zeros((64, 64, 3), np.uint8)).patches)\n")
+    result = typed('-c', code)
+    assert result.returncode == 0 and result.stdout == '36\n'
+
+
+def test_a_prediction_says_what_it_rests_on():
+    assert Prediction(20.0, 3, 5) == Prediction(quality=20.0, confident_patches=3, patches=5)

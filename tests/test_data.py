@@ -1,0 +1,198 @@
+"""Training data: how gen_data.py makes it and how training reads it."""
+import h5py
+import cv2
+import numpy as np
+import pytest
+
+import gen_data
+import images
+from models import COMP_TYPES, InputError
+from patches import PatchFile, random_crops
+
+PAPER = COMP_TYPES['jpeg_paper']
+
+
+def generate(photo_folder, out, *more):
+    return gen_data.main(['--in_path', str(photo_folder), '--num_samples', '3', '--hdf5_name',
+                          'p.h5', '--comp_type', 'jpeg_paper', '--out_path', str(out), *more])
+
+
+def test_every_quality_gets_the_patches_asked_for(patch_file):
+    with h5py.File(patch_file) as file:
+        assert file['x_noise'].shape == (3000, 24, 24, 3) and file['x_noise'].dtype == np.uint8
+        assert file['y_quality'].dtype == np.uint8
+        assert (np.bincount(file['y_quality'][:])[1:] == 30).all()
+        assert sorted(file) == ['x_noise', 'y_quality']
+
+
+def test_patches_come_from_the_compressed_image_on_the_block_grid(tmp_path, photo):
+    rng = np.random.default_rng(0)
+    coded = images.compress(photo, 30)
+    for patch in gen_data.random_patches(coded, 20, 24, 8, rng):
+        found = np.argwhere([[(coded[y:y + 24, x:x + 24] == patch).all()
+                              for x in range(0, 400 - 23, 8)] for y in range(0, 300 - 23, 8)])
+        assert len(found) >= 1
+
+
+def test_flat_patches_are_drawn_again():
+    image = np.zeros((240, 240, 3), np.uint8)
+    image[:, 120:] = np.random.default_rng(1).integers(0, 256, (240, 120, 3))
+    patches = gen_data.random_patches(image, 500, 24, 8, np.random.default_rng(0))
+    flat = (patches == patches[:, :1, :1]).all(axis=(1, 2, 3)).mean()
+    assert flat < 0.2  # without redrawing 0.46
+
+
+def test_patches_are_shared_out_evenly_and_exactly():
+    counts = gen_data.share_out(10, 4, 100, np.random.default_rng(0))
+    assert (counts.sum(axis=0) == 10).all()
+    assert set(counts.ravel()) == {2, 3}
+
+
+def test_the_same_seed_gives_the_same_file(photo_folder, tmp_path):
+    for name, seed in (('a', 5), ('b', 5), ('c', 6)):
+        assert generate(photo_folder, tmp_path / name, '--seed', str(seed)) == 0
+    a, b, c = ((tmp_path / n / 'p.h5').read_bytes() for n in 'abc')
+    assert a == b != c
+
+
+def test_fewer_patches_than_images_are_shared_out_too(photo, tmp_path):
+    for i in range(270):  # some get no patch at all
+        cv2.imwrite(str(tmp_path / f'{i}.png'), photo[i:i + 24, i:i + 24])
+    assert generate(tmp_path, tmp_path / 'out', '--num_samples', '1') == 0
+    assert len(PatchFile(tmp_path / 'out' / 'p.h5', PAPER)) == 100
+
+
+def test_an_interrupted_run_goes_on_to_the_same_file(photo_folder, tmp_path, monkeypatch, capsys):
+    generate(photo_folder, tmp_path / 'whole')
+    made = []
+
+    def interrupted(path, *args):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return counted(path, *args)
+
+    def counted(path, *args):
+        made.append(path)
+        return image_patches(path, *args)
+
+    image_patches = gen_data.image_patches
+    monkeypatch.setattr(gen_data, 'image_patches', interrupted)
+    monkeypatch.setattr(gen_data, 'usable_cores', lambda: 1)
+    assert generate(photo_folder, tmp_path / 'halves') == 130
+    assert not (tmp_path / 'halves' / 'p.h5').exists()
+    assert 'stopped after 2 of 4 images' in capsys.readouterr().err
+    monkeypatch.setattr(gen_data, 'image_patches', counted)
+    assert generate(photo_folder, tmp_path / 'halves') == 0
+    assert len(made) == 4
+    assert (tmp_path / 'halves' / 'p.h5').read_bytes() == (tmp_path / 'whole' / 'p.h5').read_bytes()
+
+
+def test_a_jpeg_source_is_warned_about(photo, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / 'a.JPG'), photo, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    cv2.imwrite(str(tmp_path / 'b.jpeg'), photo, [cv2.IMWRITE_JPEG_QUALITY, 97])
+    (tmp_path / 'c.png').write_text('no image')
+    assert generate(tmp_path, tmp_path) == 0
+    error = capsys.readouterr().err
+    assert 'a.JPG: is itself a JPEG of quality 80' in error
+    assert 'b.jpeg' not in error
+    assert 'left out: ' in error and 'c.png: not an image' in error
+
+
+def test_save_image_writes_the_compressed_images(photo, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), photo[:64, :64])
+    assert generate(tmp_path, tmp_path, '--save_image') == 0
+    stored = cv2.imread(str(tmp_path / 'p_images' / 'a_q007.png'))
+    assert (stored == images.compress(photo[:64, :64].copy(), 7)).all()
+    assert len(list((tmp_path / 'p_images').iterdir())) == 100
+
+
+@pytest.mark.parametrize('quality', [1, 10, 49, 50, 51, 75, 95, 100])
+def test_the_header_of_a_jpeg_tells_its_quality(photo, tmp_path, quality):
+    cv2.imwrite(str(tmp_path / 'a.jpg'), photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert images.header_quality(tmp_path / 'a.jpg') == quality
+
+
+def test_crops_are_drawn_for_each_patch_at_every_offset():
+    # A patch whose pixels say where they lie: row in blue, column in green.
+    rows, cols = np.mgrid[:24, :24].astype(np.uint8)
+    patches = np.tile(np.stack([rows, cols, rows], axis=-1), (4000, 1, 1, 1))
+    crops = random_crops(patches, 16, np.random.default_rng(0))
+    assert crops.shape == (4000, 16, 16, 3)
+    assert (crops[:, 5, 7, 0] == crops[:, 0, 0, 0] + 5).all()
+    assert (crops[:, 5, 7, 1] == crops[:, 0, 0, 1] + 7).all()
+    assert len({(a, b) for a, b in crops[:, 0, 0, :2]}) == 81
+
+
+def write(path, x, y, names=('x_noise', 'y_quality')):
+    with h5py.File(path, 'w') as file:
+        for name, data in zip(names, (x, y)):
+            file[name] = data
+    return path
+
+
+def numbered(n, size=16):
+    """Patches that carry their own number, to be followed through the shuffling."""
+    x = np.zeros((n, size, size, 3), np.uint8)
+    x[..., 0], x[..., 1] = (np.arange(n) // 256)[:, None, None], (np.arange(n) % 256)[:, None, None]
+    return x, (np.arange(n) % 100 + 1).astype(np.uint8)
+
+
+def test_a_pass_gives_every_patch_once_and_the_next_in_another_order(tmp_path):
+    file = PatchFile(write(tmp_path / 'a.h5', *numbered(640)), PAPER)
+    batches = file.batches(64, seed=3)
+    passes = []
+    for _ in range(2):
+        x, y = (np.concatenate(part) for part in zip(*[next(batches) for _ in range(10)]))
+        number = x[:, 0, 0, 0].astype(int) * 256 + x[:, 0, 0, 1]
+        assert sorted(number) == list(range(640))
+        assert (y == number % 100 + 1).all()
+        passes.append(list(number))
+    assert passes[0] != passes[1]
+
+
+@pytest.mark.parametrize('step', [1, 9, 10, 27])
+def test_batches_go_on_from_any_step(tmp_path, step):
+    file = PatchFile(write(tmp_path / 'a.h5', *numbered(700, size=24)), PAPER)
+    whole = file.batches(64, seed=3)
+    for _ in range(step):
+        next(whole)
+    for (x1, y1), (x2, y2), _ in zip(whole, file.batches(64, seed=3, step=step), range(12)):
+        assert (x1 == x2).all() and (y1 == y2).all()
+
+
+def test_16_px_patches_are_used_as_they_are(tmp_path):
+    x, y = numbered(50)
+    file = PatchFile(write(tmp_path / 'a.h5', x, y), PAPER)
+    assert (np.concatenate([b for b, _ in file.in_order(20)]) == x).all()
+
+
+def test_a_file_with_less_than_a_batch_is_refused(tmp_path):
+    file = PatchFile(write(tmp_path / 'a.h5', *numbered(50)), PAPER)
+    with pytest.raises(InputError, match='lower --batch_size to 50'):
+        file.batches_per_pass(64)
+
+
+X, Y = numbered(40)
+
+
+@pytest.mark.parametrize('x, y, names, reason', [
+    (X, Y, ('x', 'y'), 'not in it'),
+    (X.astype(np.float32), Y, None, 'must be uint8'),
+    (X[:, :15, :15], Y, None, '15 px, 16 px are needed'),
+    (X[..., 0], Y, None, r'must be \(N, side, side, 3\)'),
+    (X, Y[:-1], None, '40 patches and 39 qualities'),
+    (X[:0], Y[:0], None, '0 patches'),
+    (X, Y * 0, None, 'qualities must be 1..100'),
+    (X, Y + np.uint8(61), None, 'qualities must be 1..100')])
+def test_a_file_of_another_kind_is_refused(tmp_path, x, y, names, reason):
+    write(tmp_path / 'a.h5', x, y, *([names] if names else []))
+    with pytest.raises(InputError, match=reason):
+        PatchFile(tmp_path / 'a.h5', PAPER)
+
+
+def test_a_damaged_file_is_refused(tmp_path, patch_file):
+    (tmp_path / 'a.h5').write_bytes(patch_file.read_bytes()[:10000])
+    (tmp_path / 'b.h5').write_text('text')
+    for name, reason in (('a', 'not a readable'), ('b', 'not a readable'), ('c', 'no such file')):
+        with pytest.raises(InputError, match=reason):
+            PatchFile(tmp_path / f'{name}.h5', PAPER)

@@ -1,0 +1,176 @@
+"""Network, loss, sampling grid, fusion and weights, against the paper and its figures."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import models
+from models import (COMP_TYPES, CompType, InputError, build_network, confidence_loss,
+                    extract_patches, fuse, get_comp_type, grid_positions, load_network)
+
+PAPER = COMP_TYPES['jpeg_paper']
+TINY = CompType('tiny', k=1, threshold=90)
+TINY_WEIGHTS = Path(__file__).parent / 'data' / 'tiny'
+
+
+@pytest.mark.parametrize('name, parameters', [('jpeg_paper', 125_234), ('jpeg_paper_k12', 279_578)])
+def test_the_networks_have_the_published_sizes(name, parameters):
+    network = build_network(COMP_TYPES[name])
+    assert network.count_params() == parameters
+    assert network.input_shape == (None, 16, 16, 3)
+    assert network.output_shape == (None, 2)
+
+
+def test_every_unpadded_convolution_takes_two_pixels():
+    sides = [layer.output_shape[1] for layer in build_network(PAPER).layers
+             if type(layer).__name__ == 'Conv2D' and layer.padding == 'valid'
+             and layer.kernel_size == (3, 3)]
+    assert sides == [14, 12, 10, 8, 6, 4, 2]
+
+
+def test_confidence_and_quality_stay_within_0_and_100():
+    network = build_network(TINY)
+    rng = np.random.default_rng(0)
+    output = network(rng.uniform(0, 255, (64, 16, 16, 3)).astype('float32')).numpy()
+    assert output.min() >= 0 and output.max() <= 100
+
+
+def test_batch_normalisation_has_the_published_constants():
+    found = {(layer.momentum, layer.epsilon) for layer in build_network(TINY).layers
+             if type(layer).__name__ == 'BatchNormalization'}
+    assert found == {(0.9, 1e-5)}
+
+
+def test_the_loss_of_a_hand_worked_example():
+    # Q* = 50, Q = 47: error 3, C* = 97; C = 90: 0.5 * 7 + 3 = 6.5
+    # Q* = 10, Q = 30: error 20, C* = 80; C = 85: 0.5 * 5 + 20 = 22.5
+    loss, error = confidence_loss(np.array([50, 10], np.uint8),
+                                  np.array([[90, 47], [85, 30]], np.float32))
+    assert loss.numpy() == pytest.approx([6.5, 22.5])
+    assert error.numpy() == pytest.approx([3, 20])
+
+
+def test_no_gradient_flows_through_the_confidence_target():
+    import tensorflow as tf
+    output = tf.constant([[90.0, 47.0], [85.0, 30.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(output)
+        loss, _ = confidence_loss([50, 10], output)
+    # d/dC = 0.5 sign(C - C*); d/dQ = sign(Q - Q*): -1 and 1. Through C* the latter
+    # would become -0.5 and 0.5 or -1.5 and 1.5.
+    assert tape.gradient(loss, output).numpy().tolist() == [[-0.5, -1.0], [0.5, 1.0]]
+
+
+@pytest.mark.parametrize('size', [24, 31, 32, 64, 100, 128, 151, 152, 256, 321, 768, 1000, 2040])
+def test_the_grid_is_the_published_one(size):
+    n = (8 * (size // 8) - 24) // 8 + 1
+    expected = sorted({int((i + 1) * n / 17) * 8 + 4 for i in range(16)})
+    assert grid_positions(size, PAPER).tolist() == expected
+
+
+@pytest.mark.parametrize('size', range(16, 400))
+def test_patches_lie_inside_the_image_and_are_different(size):
+    found = grid_positions(size, PAPER)
+    assert 1 <= len(found) <= 16 and len(set(found)) == len(found)
+    assert found.min() >= 0 and found.max() + 16 <= size
+
+
+def test_a_patch_holds_one_whole_coding_block():
+    assert all(p % 8 == 4 for p in grid_positions(768, PAPER))
+
+
+def test_an_image_under_16_px_is_refused():
+    with pytest.raises(InputError, match='15 px is too small'):
+        grid_positions(15, PAPER)
+
+
+def test_patches_are_cut_where_the_grid_says(photo):
+    patches = extract_patches(photo, PAPER)
+    rows, cols = grid_positions(photo.shape[0], PAPER), grid_positions(photo.shape[1], PAPER)
+    assert patches.shape == (256, 16, 16, 3) and patches.dtype == np.uint8
+    for i, j in [(0, 0), (0, 15), (7, 3), (15, 15)]:
+        expected = photo[rows[i]:rows[i] + 16, cols[j]:cols[j] + 16]
+        assert (patches[16 * i + j] == expected).all()
+
+
+def test_the_fused_quality_is_the_median_of_the_confident_patches():
+    output = np.array([[97, 10], [96.5, 20], [99, 40], [96, 90], [50, 95]])
+    assert fuse(output, 96) == models.Prediction(20.0, 3, 5)  # 96 itself is not above 96
+
+
+def test_without_a_confident_patch_the_best_quality_is_assumed():
+    assert fuse(np.array([[50.0, 10.0]]), 96) == models.Prediction(100.0, 0, 1)
+
+
+def test_an_unknown_type_is_answered_with_the_known_ones():
+    with pytest.raises(InputError, match='jpeg_paper, jpeg_paper_k12'):
+        get_comp_type('webp')
+
+
+def test_a_checkpoint_and_its_outputs_agree():
+    """tests/data/tiny was written by this project's network with K = 1 and random weights,
+    BN statistics included: `python3 tests/make_tiny.py`."""
+    stored = np.load(TINY_WEIGHTS / 'io.npz')
+    output = load_network(TINY, TINY_WEIGHTS)(stored['x'].astype(np.float32)).numpy()
+    assert np.abs(output - stored['y']).max() < 1e-3
+    assert output.std(axis=0).min() > 1e-2  # the outputs do depend on the patch
+
+
+def test_the_tensors_are_stored_under_the_reference_s_names():
+    import tensorflow as tf
+    reader = tf.compat.v1.train.NewCheckpointReader(str(TINY_WEIGHTS) + '/')
+    names = reader.get_variable_to_shape_map()
+    weighted = {n.split('/')[0] for n in names if n.startswith('layer_with_weights')}
+    # 6 stages of 4 convolutions and 4 normalisations, one convolution, one dense layer
+    assert weighted == {f'layer_with_weights-{i}' for i in range(50)}
+    assert names['layer_with_weights-48/kernel/.ATTRIBUTES/VARIABLE_VALUE'] == [3, 3, 2, 1]
+    assert names['layer_with_weights-49/kernel/.ATTRIBUTES/VARIABLE_VALUE'] == [1, 2]
+
+
+def tiny_copy(folder):
+    for path in TINY_WEIGHTS.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_weights_that_are_missing_are_named(tmp_path):
+    with pytest.raises(InputError, match='no weights there'):
+        load_network(TINY, tmp_path)
+
+
+def test_weights_of_another_type_are_named(monkeypatch):
+    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
+    with pytest.raises(InputError, match='not of jpeg_paper; they fit --comp_type tiny'):
+        load_network(PAPER, TINY_WEIGHTS)
+
+
+def test_a_git_lfs_pointer_is_no_weights(tmp_path):
+    tiny_copy(tmp_path)
+    (tmp_path / '.data-00000-of-00001').write_text('version https://git-lfs.github.com/spec/v1\n')
+    with pytest.raises(InputError, match='Git LFS pointer'):
+        load_network(TINY, tmp_path)
+
+
+@pytest.mark.parametrize('name', ['.index', '.data-00000-of-00001'])
+def test_a_truncated_checkpoint_is_refused(tmp_path, name):
+    path = tiny_copy(tmp_path) / name
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    with pytest.raises(InputError, match='damaged checkpoint'):
+        load_network(TINY, tmp_path)
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
+    network = build_network(TINY)
+    network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
+    network.save_weights(f'{tmp_path}/', save_format='tf')
+    with pytest.raises(InputError, match='not finite'):
+        load_network(TINY, tmp_path)
+
+
+def test_the_threshold_beside_the_weights_counts(tmp_path):
+    assert models.stored_threshold(PAPER, tmp_path) == 96
+    (tmp_path / 'threshold.txt').write_text('93.5\n')
+    assert models.stored_threshold(PAPER, tmp_path) == 93.5
+    (tmp_path / 'threshold.txt').write_text('high\n')
+    with pytest.raises(InputError, match='not a confidence threshold'):
+        models.stored_threshold(PAPER, tmp_path)

@@ -1,0 +1,160 @@
+"""Training: it learns, keeps the best, stops, and resumes where it was."""
+import csv
+import json
+import os
+import signal
+
+import h5py
+import numpy as np
+import pytest
+
+import train
+from models import COMP_TYPES, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, build_network, load_network
+from patches import PatchFile
+from test_models import TINY_WEIGHTS
+
+TINY = CompType('tiny', k=1, threshold=90)
+SMALL = CompType('small', k=4, threshold=90)
+
+
+@pytest.fixture(autouse=True)
+def tiny_type(monkeypatch):
+    """Networks that train in seconds, as more compression types."""
+    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
+    monkeypatch.setitem(COMP_TYPES, 'small', SMALL)
+
+
+def run(patch_file, folder, *more, comp_type='tiny'):
+    return train.main(['--hdf5_train_path', str(patch_file), '--hdf5_val_path', str(patch_file),
+                       '--comp_type', comp_type, '--out_path', str(folder / 'out'),
+                       '--save_path', str(folder / 'save'), '--batch_size', '100', *more])
+
+
+def history(folder):
+    with (folder / 'out' / 'history_cls.csv').open(newline='') as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(patch_file, tmp_path):
+    """Very low and very high qualities are told apart after a few steps."""
+    with h5py.File(patch_file) as whole, h5py.File(tmp_path / 'easy.h5', 'w') as easy:
+        kept = np.flatnonzero((whole['y_quality'][:] <= 8) | (whole['y_quality'][:] > 92))
+        for name in whole:
+            easy[name] = whole[name][kept]
+    patch_file = tmp_path / 'easy.h5'
+    assert run(patch_file, tmp_path, '--epochs', '4', '--lr', '5e-3', '--steps_per_epoch', '20',
+               comp_type='small') == 0
+    rows = history(tmp_path)
+    assert [row['step'] for row in rows] == [20, 40, 60, 80]
+    assert rows[-1]['loss'] < 0.9 * rows[0]['loss']
+    assert rows[-1]['quality_mae'] < 38  # one answer for all patches is 45 off
+    best = tmp_path / 'save' / 'small' / 'best'
+    lowest = min(row['val_loss'] for row in rows)
+    assert float((best / VAL_LOSS_FILE).read_text()) == pytest.approx(lowest, abs=1e-3)
+    again, _ = train.validator(load_network(SMALL, best))(PatchFile(patch_file, SMALL), 100)
+    assert again == pytest.approx(lowest, rel=1e-4)
+    assert (tmp_path / 'out' / 'history_cls.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    trainer = train.Trainer(TINY, train.SCHEDULE | {'epochs': 10, 'steps_per_epoch': 100})
+    rates = [float(trainer.rate(step)) for step in range(1001)]
+    assert rates[0] == pytest.approx(2e-5) and np.argmax(rates) == 100
+    assert max(rates) == pytest.approx(2e-3) and rates[-1] == pytest.approx(0, abs=1e-9)
+    assert (np.diff(rates[:101]) > 0).all() and (np.diff(rates[100:]) < 0).all()
+
+
+def test_slices_of_a_schedule_equal_one_run(patch_file, tmp_path):
+    more = ('--epochs', '3', '--steps_per_epoch', '7', '--seed', '4')
+    assert run(patch_file, tmp_path / 'whole', *more) == 0
+    assert run(patch_file, tmp_path / 'slices', *more, '--until_epoch', '1') == 0
+    assert [row['step'] for row in history(tmp_path / 'slices')] == [7]
+    assert run(patch_file, tmp_path / 'slices', '--resume') == 0
+    whole, slices = history(tmp_path / 'whole'), history(tmp_path / 'slices')
+    for key in ('epoch', 'step', 'patches', 'learning_rate'):
+        assert [row[key] for row in whole] == [row[key] for row in slices]
+    for key in ('loss', 'val_loss'):  # sums in another order, on several threads
+        assert [row[key] for row in whole] == pytest.approx([row[key] for row in slices], rel=1e-3)
+
+
+@pytest.mark.parametrize('how', ['signal', 'file'])
+def test_it_stops_cleanly_and_resumes_at_the_same_step(patch_file, tmp_path, monkeypatch, how):
+    seen = []
+
+    class Stopping(train.Progress):
+        def update(self, done, note=''):
+            seen.append(done)
+            if done == 10 and how == 'signal':
+                os.kill(os.getpid(), signal.SIGINT)
+            elif done == 10:
+                (tmp_path / 'out' / 'stop_training').touch()
+
+    monkeypatch.setattr(train, 'Progress', Stopping)
+    assert run(patch_file, tmp_path, '--epochs', '1') == (130 if how == 'signal' else 0)
+    assert seen[-1] == 10
+    assert run(patch_file, tmp_path, '--resume') == 0
+    assert seen == list(range(1, 31))
+    assert not (tmp_path / 'out' / 'stop_training').exists()
+
+
+def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path):
+    best = train.BestWeights(TINY, tmp_path)
+    first, second = build_network(TINY), build_network(TINY)
+    assert best.offer(first, 5.0)
+    (best.folder / THRESHOLD_FILE).write_text('91\n')
+    assert not best.offer(second, 6.0) and not best.offer(second, float('nan'))
+    kept = load_network(TINY, best.folder).get_weights()
+    assert all((a == b).all() for a, b in zip(kept, first.get_weights()))
+    assert best.offer(second, 4.0)
+    kept = load_network(TINY, best.folder).get_weights()
+    assert all((a == b).all() for a, b in zip(kept, second.get_weights()))
+    assert (best.folder / THRESHOLD_FILE).read_text() == '91\n'
+    assert sorted(p.name for p in best.folder.parent.iterdir()) == ['best']
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path):
+    best = train.BestWeights(TINY, tmp_path)
+    best.offer(build_network(TINY), 5.0)
+    best.folder.rename(best.old)
+    assert (train.BestWeights(TINY, tmp_path).folder / '.index').exists()
+
+
+def test_base_weights_are_validated_and_accepted(patch_file, tmp_path, capsys):
+    assert run(patch_file, tmp_path, '--epochs', '0', '--base_weights', str(TINY_WEIGHTS)) == 0
+    assert 'validation loss' in capsys.readouterr().out
+    kept = load_network(TINY, tmp_path / 'save' / 'tiny' / 'best').get_weights()
+    base = load_network(TINY, TINY_WEIGHTS).get_weights()
+    assert all((a == b).all() for a, b in zip(kept, base))
+
+
+def test_a_loss_that_is_no_number_stops_at_once(patch_file, tmp_path, monkeypatch, capsys):
+    def broken(quality, output):
+        loss, error = confidence_loss(quality, output)
+        return loss * float('nan'), error
+
+    confidence_loss = train.confidence_loss
+    assert run(patch_file, tmp_path, '--epochs', '1') == 0
+    monkeypatch.setattr(train, 'confidence_loss', broken)
+    (tmp_path / 'out' / 'run.json').unlink()
+    assert run(patch_file, tmp_path, '--epochs', '1') == 2
+    assert 'no finite number at step 1' in capsys.readouterr().err
+    assert load_network(TINY, tmp_path / 'save' / 'tiny' / 'best')
+
+
+def test_a_second_training_does_not_overwrite_the_first(patch_file, tmp_path, capsys):
+    assert run(patch_file, tmp_path, '--resume') == 2
+    assert 'nothing to resume' in capsys.readouterr().err
+    assert run(patch_file, tmp_path, '--epochs', '1') == 0
+    assert run(patch_file, tmp_path, '--epochs', '1') == 2
+    assert 'another training' in capsys.readouterr().err
+    assert run(patch_file, tmp_path, '--resume', '--lr', '0.5') == 2
+    assert 'started with lr 0.002, not 0.5' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'out' / 'run.json').read_text())['epochs'] == 1
+
+
+def test_a_damaged_state_is_named(patch_file, tmp_path, capsys):
+    assert run(patch_file, tmp_path, '--epochs', '1', '--steps_per_epoch', '1') == 0
+    for path in (tmp_path / 'out' / 'state').glob('*.data*'):
+        path.write_bytes(path.read_bytes()[:100])
+    assert run(patch_file, tmp_path, '--resume') == 2
+    assert 'damaged checkpoint' in capsys.readouterr().err
