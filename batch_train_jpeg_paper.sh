@@ -8,12 +8,16 @@
 # It stops at the first failure; started again, it goes on where it was. Longer
 # training: more ROUNDS and EPOCHS (an epoch is 1,000 steps of 1,024 patches).
 set -euo pipefail
+absolute() { case $1 in (/*) echo "$1" ;; (*) echo "$PWD/$1" ;; esac; }
+train_dir=${TRAIN_DIR:+$(absolute "$TRAIN_DIR")}
+valid_dir=${VALID_DIR:+$(absolute "$VALID_DIR")}
+out=${OUT:+$(absolute "$OUT")}
 cd "$(dirname "$0")"
 
 comp_type=${1:-jpeg_paper}
-train_dir=${TRAIN_DIR:-DIV2K_train_HR}
-valid_dir=${VALID_DIR:-DIV2K_valid_HR}
-out=${OUT:-out/$comp_type}
+train_dir=${train_dir:-DIV2K_train_HR}
+valid_dir=${valid_dir:-DIV2K_valid_HR}
+out=${out:-out/$comp_type}
 rounds=${ROUNDS:-3}
 epochs=${EPOCHS:-12}           # of all rounds together
 samples=${NUM_SAMPLES:-20000}  # patches for each quality, in each round
@@ -25,6 +29,10 @@ for dir in "$train_dir" "$valid_dir"; do
         exit 2
     fi
 done
+if [ "$rounds" -gt "$epochs" ]; then
+    echo "ROUNDS=$rounds is more than EPOCHS=$epochs: a round needs an epoch at least" >&2
+    exit 2
+fi
 . ./env.sh
 mkdir -p "$out"
 
@@ -35,7 +43,7 @@ gen_data() {  # folder, file, patches for each quality, seed
 
 gen_data "$valid_dir" val.h5 600 1000
 for ((round = 1; round <= rounds; round++)); do
-    [ -f "$out/round_$round.done" ] && continue
+    [ -f "$out/round_$round.done" ] && rm -f "$out/train_$round.h5" && continue
     gen_data "$train_dir" "train_$round.h5" "$samples" "$round"
     resume=
     [ -f "$out/run.json" ] && resume=--resume

@@ -20,7 +20,7 @@ def command(main):
     @functools.wraps(main)
     def wrapped(argv=None):
         name = Path(sys.modules[main.__module__].__file__).name
-        for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # file names may hold any bytes
             stream.reconfigure(errors='backslashreplace')
         try:
             return main(argv) or 0
@@ -45,9 +45,16 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
 
     Until then it is called `<name>.part`; an error removes that, so that an
     existing file of the name stays as it was. With `keep_part` an error leaves it
-    and says so, for rows that were dear to compute.
+    and says so, for rows that were dear to compute. A device or pipe is written to
+    directly, a symbolic link's target replaced. InputError for a folder's name.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; name a file')
+    if path.exists() and not path.is_file():
+        with path.open(mode, **kwargs) as file:
+            yield file
+        return
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

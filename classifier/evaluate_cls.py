@@ -25,7 +25,7 @@ from console import (Progress, add_network_options, command, count, ordered_map,
                      whole_file)
 from images import compress, list_images, read_image
 from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
-                    confidence_loss, extract_patches, fuse)
+                    confidence_loss, extract_patches, fuse, refined)
 from patches import PatchFile
 
 THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
@@ -67,11 +67,15 @@ def parse_args(argv):
                         '(default: 0,0)')
     parser.add_argument('--limit', type=count(1), metavar='N', help='only the first N images')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    parser.add_argument('--refine', action='store_true',
+                        help='let the quantization lattice answer where there is one')
     parser.add_argument('--find_threshold', action='store_true',
                         help='find the best threshold for these images and store it')
     args = parser.parse_args(argv)
-    if args.find_threshold and (args.hdf5_val_path or args.threshold is not None):
-        parser.error('--find_threshold goes with --in_path and without --threshold')
+    if args.find_threshold and (args.hdf5_val_path or args.refine or args.threshold is not None):
+        parser.error('--find_threshold goes with --in_path, without --threshold and --refine')
+    if args.refine and args.hdf5_val_path:
+        parser.error('--refine goes with --in_path')
     args.crop = args.crop or [(0, 0)]
     return args
 
@@ -116,46 +120,64 @@ def decade_lines(means, title):
 def evaluate_images(args, predictor, thresholds):
     """Predictions for every image, crop, quality and threshold: float (i, c, q, t).
 
-    Also how many patches were above the threshold, in an array of the same shape.
-    Finished images are kept in a file until all are done, so that a stopped run
-    loses one image at most.
+    Also, in arrays of that shape, how many patches were above the threshold and
+    whether the lattice gave the answer; and the file in which finished images are
+    kept until all are done, so that a stopped run loses one image at most; and how
+    many images were left out, named on stderr, because they cannot be used.
     """
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     args.out_path.mkdir(parents=True, exist_ok=True)
     part = args.out_path / 'evaluation.part'
     weights = args.weights or best_folder(predictor.type)
-    run = json.dumps([predictor.type.name, args.qualities, args.crop, list(thresholds),
+    run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(thresholds),
                       [[str(p), p.stat().st_size] for p in paths],
                       (Path(weights) / '.data-00000-of-00001').stat().st_mtime])
     rows = finished_rows(part, run)
     cases = [(c, q) for c in args.crop for q in args.qualities]
 
-    with part.open('w') as file, ThreadPoolExecutor(2) as pool, \
+    with whole_file(part) as file:
+        print('\n'.join([run, *map(json.dumps, rows)]), file=file)
+    with part.open('a') as file, ThreadPoolExecutor(2) as pool, \
             Progress(len(paths) * len(cases), 'images', len(rows) * len(cases)) as progress:
-        print('\n'.join([run, *map(json.dumps, rows)]), file=file, flush=True)
         for path in paths[len(rows):]:
-            coded_patches = partial(patches_of_case, read_image(path), predictor.type)
-            fused = []
+            row = []
             try:
-                for batch in in_groups(ordered_map(pool, coded_patches, cases, 2 * BATCH_IMAGES),
-                                       BATCH_IMAGES):
-                    fused += [[fuse(output, t) for t in thresholds]
-                              for output in predictor.run_together(batch)]
-                    progress.update(len(rows) * len(cases) + len(fused), path.name)
+                coded = ordered_map(pool, partial(coded_crop, read_image(path)), cases,
+                                    ahead=2 * BATCH_IMAGES)
+                for batch in in_groups(coded, BATCH_IMAGES):
+                    row += predict_batch(predictor, batch, thresholds, args.refine)
+                    progress.update(len(rows) * len(cases) + len(row), path.name)
             except InputError as error:
-                raise InputError(f'{path}: {error}') from None
-            rows.append([[[f.quality, f.confident_patches] for f in case] for case in fused])
-            print(json.dumps(rows[-1]), file=file, flush=True)
-    shape = (len(paths), len(args.crop), len(args.qualities), len(thresholds), 2)
-    table = np.array(rows).reshape(shape)
-    return table[..., 0], table[..., 1], part
+                row = None
+                print(f'evaluate_cls.py: error: {named(path, error)}', file=sys.stderr)
+            rows.append(row)
+            print(json.dumps(row), file=file, flush=True)
+    kept = [row for row in rows if row is not None]
+    if not kept:
+        raise InputError(f'{args.in_path}: none of the images can be used')
+    shape = (len(kept), len(args.crop), len(args.qualities), len(thresholds), 3)
+    table = np.moveaxis(np.array(kept, float).reshape(shape), -1, 0)
+    return *table, part, len(rows) - len(kept)
 
 
-def patches_of_case(image, comp_type, case):
-    """Patches of the image after compression and cropping; case: ((dy, dx), quality)."""
+def named(path, error):
+    """The error's message, with the file's name in front if it is not there yet."""
+    return str(error) if str(error).startswith(str(path)) else f'{path}: {error}'
+
+
+def predict_batch(predictor, batch, thresholds, refine):
+    """For each image and threshold: [quality, confident patches, is it the lattice's]."""
+    outputs = predictor.run_together([extract_patches(image, predictor.type) for image in batch])
+    found = [[fuse(output, t) for t in thresholds] for output in outputs]
+    if refine:
+        found = [[refined(p, image) for p in row] for row, image in zip(found, batch)]
+    return [[[p.quality, p.confident_patches, p.is_refined] for p in row] for row in found]
+
+
+def coded_crop(image, case):
+    """The image after compression and cropping; case: ((dy, dx), quality)."""
     (dy, dx), quality = case
-    coded = compress(image, quality)[dy:, dx:]
-    return extract_patches(coded, comp_type)
+    return np.ascontiguousarray(compress(image, quality)[dy:, dx:])
 
 
 def finished_rows(part, run):
@@ -206,7 +228,7 @@ def confusion_figure(truth, predicted, title):
 
 def image_mode(args, predictor):
     thresholds = THRESHOLDS if args.find_threshold else [predictor.threshold]
-    predicted, confident, part = evaluate_images(args, predictor, thresholds)
+    predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor, thresholds)
     truth = np.broadcast_to(np.array(args.qualities)[:, None], predicted.shape)
     results = {'images': len(predicted), 'qualities': args.qualities}
     best = 0
@@ -221,7 +243,8 @@ def image_mode(args, predictor):
             print(f'{thresholds[best]:g}', file=file)
         print(f'stored in {path}')
     results['threshold'] = float(thresholds[best])
-    predicted, confident, truth = (a[..., best] for a in (predicted, confident, truth))
+    predicted, confident, by_lattice, truth = (
+        a[..., best] for a in (predicted, confident, by_lattice, truth))
     results['no_reliable_patch'] = float((confident == 0).mean())
     results['by_crop'] = {}
     for i, (dy, dx) in enumerate(args.crop):
@@ -229,12 +252,16 @@ def image_mode(args, predictor):
         results['by_crop'][f'{dy},{dx}'] = metrics
         print(f'\n{predictor.type.name}, threshold {thresholds[best]:g}, cropped by ({dy}, {dx})')
         print(describe(metrics))
+    if args.refine:
+        results['refined'] = float(by_lattice.mean())
+        print(f'\nanswered by the lattice: {100 * results["refined"]:.2f} % of the images')
     print(f'no reliable patch: {100 * results["no_reliable_patch"]:.2f} % of the images')
     figure = confusion_figure(truth.ravel(), predicted.ravel(),
                               f'{predictor.type.name}, {truth.size} images')
     save_figure(figure, args.out_path / 'confusion_matrix.png')
     write_results(args, results)
     part.unlink()
+    return 2 if left_out else 0
 
 
 # ---------------------------------------------------------------- single patches
@@ -278,7 +305,7 @@ def write_results(args, results):
 def main(argv=None):
     args = parse_args(argv)
     predictor = Predictor(args.comp_type, args.weights, args.threshold)
-    (image_mode if args.in_path else patch_mode)(args, predictor)
+    return (image_mode if args.in_path else patch_mode)(args, predictor)
 
 
 if __name__ == '__main__':

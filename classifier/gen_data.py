@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ import h5py
 import numpy as np
 
 from console import Progress, command, count, ordered_map
-from images import compress, header_quality, list_images, read_image
+from images import MAX_JPEG_SIDE, compress, list_images, read_header, read_image
 from models import COMP_TYPES, InputError, get_comp_type
 from patches import CHUNK
 
@@ -60,6 +61,8 @@ def sources(paths, patch_size, pool):
             return str(error)
         if min(height, width) < patch_size:
             return f'{path}: {width}x{height} is smaller than a patch'
+        if max(height, width) > MAX_JPEG_SIDE:
+            return f'{path}: {width}x{height}, JPEG holds no side over {MAX_JPEG_SIDE} px'
         return None
 
     usable = []
@@ -67,9 +70,9 @@ def sources(paths, patch_size, pool):
         if reason:
             warn(f'left out: {reason}')
             continue
-        quality = header_quality(path)
-        if quality is not None and quality < MIN_SOURCE_QUALITY:
-            warn(f'{path}: is itself a JPEG of quality {quality}; its patches would carry '
+        header = read_header(path)
+        if header and header.quality < MIN_SOURCE_QUALITY:
+            warn(f'{path}: is itself a JPEG of quality {header.quality}; its patches would carry '
                  'wrong labels, better leave it out')
         usable.append(path)
     if not usable:
@@ -122,7 +125,8 @@ def image_patches(path, counts, size, block, rng, save_folder=None):
             coded = compress(image, quality)
             parts.append(random_patches(coded, number, size, block, rng))
             if save_folder:
-                cv2.imwrite(str(save_folder / f'{path.stem}_q{quality:03}.png'), coded)
+                png = cv2.imencode('.png', coded)[1]
+                (save_folder / f'{path.name}_q{quality:03}.png').write_bytes(png)
     qualities = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint8), counts)
     order = rng.permutation(len(qualities))
     return np.concatenate(parts)[order], qualities[order]
@@ -140,9 +144,15 @@ def open_part(path, total, size, images, recipe):
             if file.attrs.get('recipe') == recipe:
                 return file
             file.close()
+        except BlockingIOError:
+            raise InputError(f'{path}: another run is writing this file; wait for it') from None
         except OSError:
             pass  # killed while the file was laid out
         path.unlink()
+    needed, free = total * size * size * 3, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise InputError(f'{path.parent}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB '
+                         'are free; lower --num_samples or choose another --out_path')
     file = h5py.File(path, 'w')
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -167,13 +177,15 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
     ends = counts.sum(axis=1).cumsum()
     recipe = hashlib.sha256(json.dumps(
         [comp_type.name, args.num_samples, args.patch_size, args.seed,
-         [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
+         [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]]).encode()).hexdigest()
 
     def work(index):
         return index, image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
                                     np.random.default_rng((args.seed, index)), save_folder)
 
     with open_part(part, int(ends[-1]), args.patch_size, len(paths), recipe) as file:
+        if 'done' not in file:  # killed when it was complete but for its name
+            return ends[-1]
         todo = np.flatnonzero(file['done'][:] == 0)
         done = len(paths) - len(todo)
         try:
@@ -202,6 +214,8 @@ def main(argv=None):
     out = Path(args.out_path)
     out.mkdir(parents=True, exist_ok=True)
     final = out / args.hdf5_name
+    if final.is_dir() or not final.parent.is_dir():
+        raise InputError(f'{final}: no file can have that name')
     part = final.with_name(final.name + '.part')
     save_folder = None
     if args.save_image:

@@ -4,24 +4,21 @@ Pillow reads, because it refuses truncated files (OpenCV fills them up with grey
 and knows every colour mode; OpenCV compresses, as in the paper.
 """
 import os
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lattice import standard_tables
 from models import InputError
 
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 MAX_PIXELS = 200_000_000
+MAX_JPEG_SIDE = 65_500  # px, libjpeg's limit
 
-# Luma quantization table at quality 50, row by row (ITU-T T.81, Annex K, Table K.1).
-LUMA_TABLE = np.array([
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
-    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
-    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
-    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99])
+Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit here
 
 
 def list_images(folder, recursive=False):
@@ -33,7 +30,8 @@ def list_images(folder, recursive=False):
         paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
     else:
         paths = folder.iterdir()
-    found = sorted(p for p in paths if p.suffix.lower() in EXTENSIONS and not p.is_dir())
+    found = sorted(p for p in paths if p.suffix.lower() in EXTENSIONS and not p.is_dir()
+                   and not p.is_fifo())
     if not found:
         raise InputError(f'{folder}: no images there ({", ".join(sorted(EXTENSIONS))})'
                          + ('' if recursive else '; for its subfolders too: --recursive'))
@@ -48,19 +46,17 @@ def read_image(path):
     coded blocks. InputError for anything that is no whole image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # Pillow's bomb warning; the limit is below
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f'{image.width}x{image.height} is over '
-                                     f'{MAX_PIXELS // 10**6} megapixels; crop it first')
-                image.load()
-                return _to_bgr(image)
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f'{image.width}x{image.height} is over '
+                                 f'{MAX_PIXELS // 10**6} megapixels; crop it first')
+            image.load()
+            return _to_bgr(image)
     except UnidentifiedImageError:
         reason = 'not an image that can be read; remove it or convert it to PNG'
     except OSError as error:
         reason = f'{error.strerror or error}; replace it by a readable, whole file'
-    except (ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+    except (ValueError, SyntaxError, MemoryError) as error:
         reason = error
     raise InputError(f'{path}: {reason}')
 
@@ -85,21 +81,31 @@ def compress(image, quality):
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def luma_tables():
-    """The luma quantization tables of qualities 1..100: (100, 64) int, row by row.
+@dataclass(frozen=True)
+class JpegHeader:
+    """What a JPEG file says of itself.
 
-    libjpeg's scaling of Annex K: 5000/q % below quality 50, 200 - 2q % from there.
+    quality: the libjpeg quality whose tables are nearest to its own (least squares).
+    standard: whether they are those very tables. subsampling: '4:4:4', '4:2:2',
+    '4:2:0', 'gray', or the luma's sampling factors, such as '4x1'.
     """
-    quality = np.arange(1, 101)[:, None]
-    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return np.clip((LUMA_TABLE * scale + 50) // 100, 1, 255)
+    quality: int
+    standard: bool
+    subsampling: str
 
 
-def header_quality(path):
-    """The quality a JPEG file's own luma table stands for; None for other files."""
+def read_header(path):
+    """The `JpegHeader` of a JPEG file, None for other files. OSError if it cannot be read."""
     with Image.open(path) as image:
-        tables = getattr(image, 'quantization', None)
-    if not tables:
-        return None
-    misfit = np.abs(luma_tables() - np.array(tables[min(tables)])).sum(axis=1)
-    return int(misfit.argmin()) + 1
+        if image.format not in ('JPEG', 'MPO'):
+            return None
+        tables, components = image.quantization, image.layer  # (id, h, v, table) each
+    used = list(dict.fromkeys(layer[3] for layer in components[:3]))
+    own = np.concatenate([tables[i] for i in used[:2]])
+    known = np.hstack([standard_tables(), standard_tables(chroma=True)])[:, :len(own)]
+    misfit = np.square(known - own).sum(axis=1)
+    horizontal, vertical = components[0][1:3]
+    subsampling = 'gray' if len(components) == 1 else {
+        (1, 1): '4:4:4', (2, 1): '4:2:2', (2, 2): '4:2:0'}.get(
+            (horizontal, vertical), f'{horizontal}x{vertical}')
+    return JpegHeader(int(misfit.argmin()) + 1, bool(misfit.min() == 0), subsampling)

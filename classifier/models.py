@@ -19,10 +19,15 @@ import itertools
 import os
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+if __package__:  # imported as classifier.models
+    from .lattice import Lattice, find_quality
+else:
+    from lattice import Lattice, find_quality
 
 # The checkpoints are tf-keras 2 object graphs; Keras 3 does not read them.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
@@ -193,12 +198,24 @@ def extract_patches(image, comp_type):
 class Prediction:
     """What the pixels of one image say.
 
-    quality: float in 0..100; confident_patches: how many patches it rests on. 0
-    means that no patch was reliable; the quality is then 100, the best there is.
+    quality: the answer, in 0..100: the lattice's if there is one, else the network's.
+    confident_patches: how many patches the network's answer rests on. 0 means that no
+    patch was reliable; it is then 100, the best there is. lattice: what the refinement
+    found, None where it was not asked for.
     """
-    quality: float
+    network_quality: float
     confident_patches: int
     patches: int
+    lattice: Lattice | None = None
+
+    @property
+    def is_refined(self):
+        """Whether the lattice gave the answer."""
+        return self.lattice is not None and self.lattice.quality is not None
+
+    @property
+    def quality(self):
+        return float(self.lattice.quality) if self.is_refined else self.network_quality
 
 
 def fuse(output, threshold, max_quality=100):
@@ -211,6 +228,12 @@ def fuse(output, threshold, max_quality=100):
     kept = quality[confidence > threshold]
     fused = float(np.median(kept)) if kept.size else float(max_quality)
     return Prediction(fused, int(kept.size), int(quality.size))
+
+
+def refined(prediction, image):
+    """The prediction with what the lattice of the image's DCT coefficients says."""
+    guess = prediction.network_quality if prediction.confident_patches else None
+    return replace(prediction, lattice=find_quality(image, guess))
 
 
 class Predictor:
@@ -245,14 +268,21 @@ class Predictor:
         ends = np.cumsum([len(patches) for patches in several])
         return np.split(self.run_network(np.concatenate(several)), ends[:-1])
 
-    def predict_all(self, images):
-        """A `Prediction` for each (h, w, 3) uint8 BGR image; they share batches."""
-        outputs = self.run_together([extract_patches(image, self.type) for image in images])
-        return [fuse(o, self.threshold, self.type.max_quality) for o in outputs]
+    def predict_all(self, images, refine=False):
+        """A `Prediction` for each (h, w, 3) uint8 BGR image; they share batches.
 
-    def predict(self, image):
+        With `refine`, the quantization lattice of the pixels' DCT coefficients is
+        looked for as well, and its answer, an exact integer, goes before the network's.
+        """
+        outputs = self.run_together([extract_patches(image, self.type) for image in images])
+        predictions = [fuse(o, self.threshold, self.type.max_quality) for o in outputs]
+        if refine:
+            predictions = [refined(p, image) for p, image in zip(predictions, images)]
+        return predictions
+
+    def predict(self, image, refine=False):
         """The `Prediction` for one (h, w, 3) uint8 BGR image."""
-        return self.predict_all([image])[0]
+        return self.predict_all([image], refine)[0]
 
 
 # ---------------------------------------------------------------- weights
@@ -286,6 +316,7 @@ def load_network(comp_type, folder):
     """
     tf, _ = import_tensorflow()
     folder = Path(folder)
+    refuse_wildcards(folder)
     files = [folder / '.index', folder / '.data-00000-of-00001']
     for path in files:
         if not path.is_file():
@@ -311,6 +342,12 @@ def load_network(comp_type, folder):
     if not all(np.isfinite(w).all() for w in network.get_weights()):
         raise InputError(f'{folder}: the weights are not finite numbers; train them again')
     return network
+
+
+def refuse_wildcards(folder):
+    """InputError for a path that TensorFlow would take for a pattern."""
+    if any(c in str(folder.resolve()) for c in '[]*?'):
+        raise InputError(f'{folder}: TensorFlow takes [ ] * ? in a path for wildcards; rename it')
 
 
 @contextlib.contextmanager

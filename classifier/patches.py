@@ -100,8 +100,8 @@ class PatchFile:
 
     def in_order(self, batch_size):
         """All patches once, in file order, each with one fixed crop: for validation."""
+        rng = np.random.default_rng(0)
         for start in range(0, len(self), batch_size):
-            rng = np.random.default_rng((0, start))
             yield (random_crops(self.x[start:start + batch_size], self.side, rng),
                    self.y[start:start + batch_size])
 
@@ -114,6 +114,7 @@ def random_crops(patches, side, rng):
     n, size = patches.shape[:2]
     if size == side:
         return patches
-    top, left = rng.integers(size - side + 1, size=(2, n, 1, 1))
+    # Patch by patch, so that the offsets do not depend on the size of the batch.
+    top, left = rng.integers(size - side + 1, size=(n, 2)).T[:, :, None, None]
     span = np.arange(side)
     return patches[np.arange(n)[:, None, None], top + span[:, None], left + span]

@@ -3,6 +3,11 @@
 
     python3 classifier/predict_cls.py --in_path photo.png --comp_type jpeg_paper
     python3 classifier/predict_cls.py --in_path folder --comp_type jpeg_paper --csv qualities.csv
+    python3 classifier/predict_cls.py --in_path photo.png --comp_type jpeg_paper --refine
+
+With --refine the exact integer is looked for, in the quantization lattice that decoded
+pixels lie on unless they were changed afterwards; where there is none to be seen, the
+network's answer stands.
 
 A folder's images are read in the order of their paths. An image that cannot be read
 is named on stderr and left out; the exit status is then 2.
@@ -10,7 +15,6 @@ is named on stderr and left out; the exit status is then 2.
 import argparse
 import contextlib
 import csv
-import dataclasses
 import json
 import sys
 import time
@@ -18,9 +22,12 @@ from pathlib import Path
 
 from console import Progress, add_network_options, command, whole_file
 from images import list_images, read_image
+from lattice import estimate_table
 from models import InputError, Predictor
 
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds')
+REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks')
+DECIMALS = {'seconds': 4, 'margin': 1}  # in CSV; 2 for the others
 
 
 def parse_args(argv):
@@ -29,43 +36,64 @@ def parse_args(argv):
     parser.add_argument('--in_path', required=True, type=Path, metavar='FILE_OR_DIR')
     add_network_options(parser, threshold=True)
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    parser.add_argument('--refine', action='store_true',
+                        help='recover the exact quality from the quantization lattice')
     parser.add_argument('--csv', type=Path, metavar='FILE', help=f'write {",".join(FIELDS)}')
     parser.add_argument('--json', action='store_true', help='print a JSON object for each image')
     return parser.parse_args(argv)
 
 
-def predict_file(predictor, path, runs=1):
-    """The row of one image file: a dict of `FIELDS`. `seconds` is the last run's."""
+def predict_file(predictor, path, refine=False, runs=1):
+    """One image file: its row, a dict of the fields (`seconds` of the last run), and its pixels."""
     image = read_image(path)
     try:
         for _ in range(runs):
             began = time.perf_counter()
-            prediction = predictor.predict(image)
+            prediction = predictor.predict(image, refine)
             seconds = time.perf_counter() - began
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
-    if not prediction.confident_patches:
+    if not prediction.confident_patches and not prediction.is_refined:
         print(f'{path}: no patch was reliable (none more than {predictor.threshold:g} sure), '
               'so the best quality is assumed', file=sys.stderr)
-    return {'path': str(path), **dataclasses.asdict(prediction), 'seconds': seconds}
+    row = dict(zip(FIELDS, (str(path), prediction.quality, prediction.confident_patches,
+                            prediction.patches, seconds)))
+    lattice = prediction.lattice
+    if lattice is not None:
+        grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
+        row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
+                                    lattice.margin, lattice.blocks))
+    return row, image
 
 
 @contextlib.contextmanager
-def csv_rows(path):
+def csv_rows(path, fields):
     """A function that takes rows and writes them to a CSV file as they come."""
     if path is None:
         yield lambda row: None
         return
     with whole_file(path, keep_part=True, newline='', encoding='utf-8',
                     errors='surrogateescape') as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, fields)
         writer.writeheader()
 
         def write(row):
-            writer.writerow({**row, 'quality': f'{row["quality"]:.2f}',
-                             'seconds': f'{row["seconds"]:.4f}'})
+            writer.writerow({k: f'{v:.{DECIMALS.get(k, 2)}f}' if isinstance(v, float) else v
+                             for k, v in row.items()})
             file.flush()
         yield write
+
+
+def lattice_line(row, image):
+    """What the refinement found, for people."""
+    if row['refined'] is not None:
+        return (f'exact quality {row["refined"]}, block grid at ({row["grid_dy"]}, '
+                f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
+    table = estimate_table(image)
+    if table.quality is not None and not table.standard:
+        return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma steps '
+                f'known, nearest quality {table.quality}')
+    return "no quantization lattice to be seen: the network's answer stands"
 
 
 @command
@@ -81,11 +109,12 @@ def main(argv=None):
     predictor = Predictor(args.comp_type, args.weights, args.threshold)
 
     qualities, failed = [], 0
-    with csv_rows(args.csv) as write, Progress(len(paths), 'images') as progress:
+    fields = FIELDS + REFINED_FIELDS * args.refine
+    with csv_rows(args.csv, fields) as write, Progress(len(paths), 'images') as progress:
         for i, path in enumerate(paths, start=1):
             try:
                 # The first image's first prediction also builds the graph: it is not timed.
-                row = predict_file(predictor, path, runs=1 if qualities else 2)
+                row, image = predict_file(predictor, path, args.refine, runs=1 if qualities else 2)
             except InputError as error:
                 failed += 1
                 print(f'predict_cls.py: error: {error}', file=sys.stderr)
@@ -102,6 +131,8 @@ def main(argv=None):
             else:
                 print(f'predicted quality {row["quality"]:.2f}, '
                       f'estimated in {row["seconds"]:.3f} seconds')
+                if args.refine:
+                    print(lattice_line(row, image))
     if folder and qualities and not args.json:
         print(f'Mean: {sum(qualities) / len(qualities):.2f}')
     if failed and folder:

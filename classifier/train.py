@@ -25,14 +25,15 @@ from pathlib import Path
 
 import numpy as np
 
-from console import Progress, command, count, save_figure, whole_file
+from console import Progress, command, count, number, save_figure, whole_file
 from models import (COMP_TYPES, SAVE_FOLDER, THRESHOLD_FILE, VAL_LOSS_FILE, InputError, best_folder,
                     build_network, confidence_loss, damage_named, get_comp_type, import_tensorflow,
-                    load_network)
+                    load_network, refuse_wildcards)
 from patches import PatchFile
 
 AVERAGE_DECAY = 0.999
 CHECKPOINT_SECONDS = 240
+STOPPED = 130  # exit status of a training that was asked to stop
 LOSS_NAME = 'training loss'  # in TensorFlow's error when it is no finite number
 HISTORY = ('epoch', 'step', 'patches', 'learning_rate', 'loss', 'quality_mae',
            'val_loss', 'val_quality_mae', 'seconds')
@@ -52,7 +53,7 @@ def parse_args(argv):
     parser.add_argument('--epochs', type=count(0), help='length of the schedule (default: 50; '
                         '0 only validates --base_weights)')
     parser.add_argument('--batch_size', type=count(2), help='default: 1024')
-    parser.add_argument('--lr', type=float, help='highest learning rate (default: 2e-3)')
+    parser.add_argument('--lr', type=number(1e-9, 1), help='highest learning rate (default: 2e-3)')
     parser.add_argument('--warmup_steps', type=count(1),
                         help='steps until it is reached (default: 500, at most a tenth of all)')
     parser.add_argument('--steps_per_epoch', type=count(1), help='default: one pass over the file')
@@ -67,7 +68,10 @@ def parse_args(argv):
     parser.add_argument('--tensorboard', action='store_true',
                         help='write TensorBoard logs to out_path/tensorboard')
     parser.add_argument('--verbose', action='store_true', help='describe the network and the run')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.epochs == 0 and not args.base_weights:
+        parser.error('--epochs 0 validates --base_weights: name them')
+    return args
 
 
 def settle_schedule(args, stored_in, train_file):
@@ -77,7 +81,10 @@ def settle_schedule(args, stored_in, train_file):
     if args.resume:
         if not stored_in.exists():
             raise InputError(f'{stored_in}: nothing to resume; start without --resume')
-        stored = json.loads(stored_in.read_text())
+        try:
+            stored = json.loads(stored_in.read_text())
+        except ValueError:
+            raise InputError(f'{stored_in}: damaged; start again with another --out_path') from None
         for key, value in asked.items():
             if stored.get(key) != value:
                 raise InputError(f'{stored_in}: the training was started with {key} '
@@ -175,11 +182,17 @@ class BestWeights:
         if self.old.exists() and not self.folder.exists():
             self.old.rename(self.folder)  # a run was killed between the two renames
         self.val_loss = math.inf
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
 
     def measure(self, comp_type, file, batch_size):
         """Validate what is there on this file: losses on two files do not compare."""
         if (self.folder / '.index').exists():
-            self.val_loss, _ = validator(load_network(comp_type, self.folder))(file, batch_size)
+            try:
+                network = load_network(comp_type, self.folder)
+            except InputError as error:
+                raise InputError(f'{error}, delete that folder or choose another '
+                                 '--save_path') from None
+            self.val_loss, _ = validator(network)(file, batch_size)
 
     def offer(self, network, val_loss, threshold_from=None):
         """Keep `network` if its validation loss is lower; returns whether it was.
@@ -216,16 +229,16 @@ class StopSignals:
         self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def _note(self, number, _):
+    def _note(self, which, _):
         self.came = True
-        signal.signal(number, self.previous[number])
+        signal.signal(which, self.previous[which])
 
     def __bool__(self):
         return self.came
 
     def __exit__(self, *_):
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        for which, handler in self.previous.items():
+            signal.signal(which, handler)
 
 
 class History:
@@ -326,10 +339,16 @@ def main(argv=None):
     batch_size = schedule['batch_size']
     train_file.batches_per_pass(batch_size)  # complains if there is no whole one
 
+    refuse_wildcards(out)
     trainer = Trainer(comp_type, schedule, args.base_weights)
     tf = trainer.tf
     manager = tf.train.CheckpointManager(trainer.state, str(out / 'state'), max_to_keep=2)
-    if args.resume and manager.latest_checkpoint:
+    best = BestWeights(comp_type, args.save_path)
+    best.measure(comp_type, val_file, schedule['batch_size'])
+    if args.resume:
+        if not manager.latest_checkpoint:
+            raise InputError(f'{out}/state: no state to resume from; start again with another '
+                             '--out_path')
         with damage_named(manager.latest_checkpoint):
             trainer.state.restore(manager.latest_checkpoint).assert_consumed()
     else:
@@ -341,8 +360,6 @@ def main(argv=None):
         print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} validation '
               f'patches, devices {[d.name for d in tf.config.list_logical_devices()]}', sep='\n')
 
-    best = BestWeights(comp_type, args.save_path)
-    best.measure(comp_type, val_file, batch_size)
     first = trainer.steps_done
     if args.base_weights and first == 0:
         val_loss, val_mae = trainer.validate(val_file, batch_size)
@@ -364,11 +381,13 @@ def main(argv=None):
           f'best validation loss so far {best.val_loss:.4f}', file=sys.stderr)
     signalled = train(trainer, training_batches(train_file, batch_size, schedule['seed'], first),
                       until, schedule, end_of_epoch, manager.save, stop_file)
+    asked = signalled or stop_file.exists()
+    stop_file.unlink(missing_ok=True)
     if trainer.steps_done < until:
         manager.save()
-        stop_file.unlink(missing_ok=True)
         print(f'stopped at step {trainer.steps_done}; go on with --resume', file=sys.stderr)
-        return 130 if signalled else 0
+    if asked:
+        return STOPPED
     print(f'best validation loss {best.val_loss:.4f}: {best.folder}')
     return 0
 

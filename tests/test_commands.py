@@ -18,7 +18,7 @@ import predict_cls
 import to_tflite
 import train
 from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES
-from models import COMP_TYPES, Prediction
+from models import COMP_TYPES
 from test_models import TINY, TINY_WEIGHTS
 
 SCRIPTS = ['gen_data', 'train', 'predict_cls', 'evaluate_cls', 'to_tflite']
@@ -260,6 +260,17 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(
     assert whole == halves
 
 
+def test_an_image_that_cannot_be_used_is_left_out_and_named(
+        photo_folder, tmp_path, tiny_type, capsys):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    (folder / 'a.png').write_bytes(PRISTINE[0].read_bytes()[:3000])
+    (folder / 'b.png').write_bytes(PRISTINE[0].read_bytes())
+    assert evaluate(folder, tmp_path, tiny_type) == 2
+    assert re.search(r'error: \S+a\.png: ', capsys.readouterr().err)
+    assert json.loads((tmp_path / 'results.json').read_text())['images'] == 1
+
+
 def test_the_threshold_of_the_lowest_error_is_stored(photo_folder, tmp_path, tiny_type):
     weights = tmp_path / 'weights'
     weights.mkdir()
@@ -280,9 +291,45 @@ def test_evaluation_of_patches(patch_file, tmp_path, tiny_type):
     results = json.loads((tmp_path / 'results.json').read_text())
     assert results['patches'] == 3000 and len(results['mae_by_decade']) == 10
     expected, mae = train.validator(models.load_network(TINY, TINY_WEIGHTS))(
-        evaluate_cls.PatchFile(patch_file, TINY), 2048)
+        evaluate_cls.PatchFile(patch_file, TINY), 1000)
     assert results['loss'] == pytest.approx(expected, rel=1e-4)
     assert results['mae'] == pytest.approx(mae, rel=1e-4)
+
+
+# ---------------------------------------------------------------- --refine
+
+def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, capsys):
+    out = tmp_path / 'q.csv'
+    assert predict_cls.main(['--in_path', str(SAMPLES), *tiny_type, '--refine',
+                             '--csv', str(out)]) == 0
+    with out.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ['path', 'quality', 'confident_patches', 'patches', 'seconds',
+                             'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks']
+    for row in rows:
+        quality = re.search(r'_q(\d+)', row['path'])
+        if quality:
+            grid = ('5', '3') if '_crop3x5' in row['path'] else ('0', '0')
+            assert row['refined'] == quality[1] and float(row['quality']) == int(quality[1])
+            assert (row['grid_dy'], row['grid_dx']) == grid and int(row['blocks']) > 100
+        else:
+            assert row['refined'] == row['grid_dy'] == row['grid_dx'] == ''
+            assert row['quality'] == row['network_quality']
+
+
+@pytest.mark.parametrize('name, line', [
+    ('earth_jpeg_q75_crop3x5.png', r'exact quality 75, block grid at \(5, 3\), margin \d+ nats, '),
+    ('earth.png', "no quantization lattice to be seen: the network's answer stands")])
+def test_one_image_gets_a_line_on_its_lattice(tiny_type, capsys, name, line):
+    assert predict_cls.main(['--in_path', str(SAMPLES / name), *tiny_type, '--refine']) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith('predicted quality ') and re.match(line, second)
+
+
+def test_evaluation_with_refinement(photo_folder, tmp_path, tiny_type):
+    assert evaluate(photo_folder, tmp_path, tiny_type, '--refine', '--crop', '3,5') == 0
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['refined'] == 1 and results['by_crop']['3,5']['mae'] == 0
 
 
 # ---------------------------------------------------------------- to_tflite.py
@@ -314,7 +361,3 @@ def test_the_documented_import_works_from_the_repository(photo):
             "print(Predictor('jpeg_paper').predict(np.zeros((64, 64, 3), np.uint8)).patches)\n")
     result = typed('-c', code)
     assert result.returncode == 0 and result.stdout == '36\n'
-
-
-def test_a_prediction_says_what_it_rests_on():
-    assert Prediction(20.0, 3, 5) == Prediction(quality=20.0, confident_patches=3, patches=5)

@@ -1,11 +1,15 @@
 """Training data: how gen_data.py makes it and how training reads it."""
-import h5py
+import subprocess
+import sys
+
 import cv2
+import h5py
 import numpy as np
 import pytest
 
 import gen_data
 import images
+from conftest import CLASSIFIER
 from models import COMP_TYPES, InputError
 from patches import PatchFile, random_crops
 
@@ -87,6 +91,35 @@ def test_an_interrupted_run_goes_on_to_the_same_file(photo_folder, tmp_path, mon
     assert (tmp_path / 'halves' / 'p.h5').read_bytes() == (tmp_path / 'whole' / 'p.h5').read_bytes()
 
 
+def test_a_run_killed_just_before_the_renaming_is_completed(photo_folder, tmp_path):
+    assert generate(photo_folder, tmp_path) == 0
+    whole = (tmp_path / 'p.h5').read_bytes()
+    (tmp_path / 'p.h5').rename(tmp_path / 'p.h5.part')
+    assert generate(photo_folder, tmp_path) == 0
+    assert (tmp_path / 'p.h5').read_bytes() == whole
+
+
+def test_two_runs_do_not_write_one_file(photo_folder, tmp_path, capsys):
+    assert generate(photo_folder, tmp_path) == 0
+    (tmp_path / 'p.h5').rename(tmp_path / 'p.h5.part')
+    with h5py.File(tmp_path / 'p.h5.part', 'r+'):
+        code = f"""
+import sys; sys.path.insert(0, {str(CLASSIFIER)!r})
+import gen_data
+sys.exit(gen_data.main(['--in_path', {str(photo_folder)!r}, '--num_samples', '3', '--hdf5_name',
+                        'p.h5', '--comp_type', 'jpeg_paper', '--out_path', {str(tmp_path)!r}]))"""
+        result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 2 and 'another run is writing' in result.stderr
+
+
+def test_too_little_space_is_noticed_before_the_work(photo_folder, tmp_path, monkeypatch, capsys):
+    usage = type('usage', (), {'free': 10 ** 5})
+    monkeypatch.setattr(gen_data.shutil, 'disk_usage', lambda _: usage)
+    assert generate(photo_folder, tmp_path) == 2
+    assert 'are needed' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_jpeg_source_is_warned_about(photo, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / 'a.JPG'), photo, [cv2.IMWRITE_JPEG_QUALITY, 80])
     cv2.imwrite(str(tmp_path / 'b.jpeg'), photo, [cv2.IMWRITE_JPEG_QUALITY, 97])
@@ -101,7 +134,7 @@ def test_a_jpeg_source_is_warned_about(photo, tmp_path, capsys):
 def test_save_image_writes_the_compressed_images(photo, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), photo[:64, :64])
     assert generate(tmp_path, tmp_path, '--save_image') == 0
-    stored = cv2.imread(str(tmp_path / 'p_images' / 'a_q007.png'))
+    stored = cv2.imread(str(tmp_path / 'p_images' / 'a.png_q007.png'))
     assert (stored == images.compress(photo[:64, :64].copy(), 7)).all()
     assert len(list((tmp_path / 'p_images').iterdir())) == 100
 
@@ -109,7 +142,7 @@ def test_save_image_writes_the_compressed_images(photo, tmp_path):
 @pytest.mark.parametrize('quality', [1, 10, 49, 50, 51, 75, 95, 100])
 def test_the_header_of_a_jpeg_tells_its_quality(photo, tmp_path, quality):
     cv2.imwrite(str(tmp_path / 'a.jpg'), photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert images.header_quality(tmp_path / 'a.jpg') == quality
+    assert images.read_header(tmp_path / 'a.jpg') == images.JpegHeader(quality, True, '4:2:0')
 
 
 def test_crops_are_drawn_for_each_patch_at_every_offset():
