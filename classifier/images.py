@@ -87,11 +87,13 @@ class JpegHeader:
 
     quality: the libjpeg quality whose tables are nearest to its own (least squares).
     standard: whether they are those very tables. subsampling: '4:4:4', '4:2:2',
-    '4:2:0', 'gray', or the luma's sampling factors, such as '4x1'.
+    '4:2:0', 'gray', or the luma's sampling factors, such as '4x1'. luma_table: its 64
+    steps, row by row.
     """
     quality: int
     standard: bool
     subsampling: str
+    luma_table: tuple
 
 
 def read_header(path):
@@ -108,4 +110,5 @@ def read_header(path):
     subsampling = 'gray' if len(components) == 1 else {
         (1, 1): '4:4:4', (2, 1): '4:2:2', (2, 2): '4:2:0'}.get(
             (horizontal, vertical), f'{horizontal}x{vertical}')
-    return JpegHeader(int(misfit.argmin()) + 1, bool(misfit.min() == 0), subsampling)
+    return JpegHeader(int(misfit.argmin()) + 1, bool(misfit.min() == 0), subsampling,
+                      tuple(tables[used[0]]))

@@ -125,30 +125,30 @@ SHIFTED = SHIFTED.reshape(BLOCK * BLOCK, -1)
 
 # ---------------------------------------------------------------- blocks
 
-def _spread(count, limit):
+def spread(count, limit):
     """At most `limit` of the indices 0..count-1, evenly spread."""
     return np.arange(count) if count <= limit else (np.arange(limit) * (count / limit)).astype(int)
 
 
-def _positions(shape, dy, dx, side, limit, stride=BLOCK):
+def window_positions(shape, dy, dx, side, limit, stride=BLOCK):
     """Top-left corners of windows on the grid: two (n,) int arrays, n <= limit, spread."""
     rows = (shape[0] - dy - side) // stride + 1
     columns = (shape[1] - dx - side) // stride + 1
     if rows <= 0 or columns <= 0:
         return np.zeros(0, int), np.zeros(0, int)
-    chosen = _spread(rows * columns, limit)
+    chosen = spread(rows * columns, limit)
     # an even stride would visit the same few columns of a wide image: shear the rows
     row = chosen // columns
     return dy + stride * row, dx + stride * ((chosen + 7 * row) % columns)
 
 
-def _windows(image, y, x, side):
+def cut_windows(image, y, x, side):
     """Square windows with those top-left corners: (n, side, side, 3) uint8."""
     step = np.arange(side)
     return image[(y[:, None] + step)[:, :, None], (x[:, None] + step)[:, None, :]]
 
 
-def _luma(windows):
+def decoder_luma(windows):
     """The decoder's luma of (n, side, side, 3) uint8 BGR windows: (n, side, side) uint8."""
     if not len(windows):
         return np.zeros(windows.shape[:3], np.uint8)
@@ -156,7 +156,7 @@ def _luma(windows):
     return cv2.cvtColor(strip, cv2.COLOR_BGR2GRAY).reshape(windows.shape[:3])
 
 
-def _clipped_pixels(windows):
+def clipped_pixels(windows):
     """Where a channel is at 0 or 255: (n, side, side) bool."""
     extreme = (windows - np.uint8(1)) >= 254  # 0 wraps to 255
     return extreme[..., 0] | extreme[..., 1] | extreme[..., 2]
@@ -177,14 +177,14 @@ def get_blocks(image, dy, dx):
     Repeats (text, tiles, dither) look like evidence but are one observation. Blocks with
     a few clipped pixels are taken only where there are less than FEW_BLOCKS others.
     """
-    windows = _windows(image, *_positions(image.shape, dy, dx, BLOCK, SAMPLED), BLOCK)
-    off = _clipped_pixels(windows).sum(axis=(1, 2))
+    windows = cut_windows(image, *window_positions(image.shape, dy, dx, BLOCK, SAMPLED), BLOCK)
+    off = clipped_pixels(windows).sum(axis=(1, 2))
     luma, first, flat = _distinct(windows[off == 0])
-    luma = luma[first[_spread(len(first), MAX_BLOCKS)]].astype(np.float32) - 128
+    luma = luma[first[spread(len(first), MAX_BLOCKS)]].astype(np.float32) - 128
     clipped = np.zeros((0, BLOCK * BLOCK), np.float32)
     if len(luma) < FEW_BLOCKS:
         partly, first, _ = _distinct(windows[(off > 0) & (off <= CLIPPED_PIXELS)])
-        partly = partly[first[_spread(len(first), FEW_BLOCKS - len(luma))]]
+        partly = partly[first[spread(len(first), FEW_BLOCKS - len(luma))]]
         clipped = (partly.astype(np.float32) - 128) @ DCT2.T
     return Blocks(luma, luma @ DCT2.T, np.unique(flat).astype(int), clipped)
 
@@ -194,7 +194,7 @@ def _distinct(windows):
 
     Two blocks are the same if their differences from the first pixel are.
     """
-    luma = _luma(windows).reshape(-1, BLOCK * BLOCK)
+    luma = decoder_luma(windows).reshape(-1, BLOCK * BLOCK)
     hashes = ((luma - luma[:, :1]).astype(np.uint64) * _HASH).sum(axis=1)
     _, first = np.unique(hashes, return_index=True)
     return luma, np.sort(first[hashes[first] != 0]), luma[hashes == 0, 0]
@@ -286,13 +286,13 @@ def phase_candidates(image):
     whose ranks are uncertain, get more candidates, up to all 64.
     """
     side = 2 * BLOCK - 1
-    y, x = _positions(image.shape, 0, 0, side, 2 * PATCHES)
-    windows = _windows(image, y, x, side)
-    clipped = _clipped_pixels(windows).astype(np.float32)
+    y, x = window_positions(image.shape, 0, 0, side, 2 * PATCHES)
+    windows = cut_windows(image, y, x, side)
+    clipped = clipped_pixels(windows).astype(np.float32)
     valid = BOX @ clipped @ BOX.T <= CLIPPED_PIXELS / 2  # n, dy, dx
-    luma = _luma(windows)
+    luma = decoder_luma(windows)
     useful = np.flatnonzero(valid.any(axis=(1, 2)) & (np.ptp(luma, axis=(1, 2)) > 1))
-    useful = useful[_spread(len(useful), PATCHES)]
+    useful = useful[spread(len(useful), PATCHES)]
     if not len(useful):
         return [(0, 0)]
     luma, valid = luma[useful].astype(np.float32) - 128, valid[useful]

@@ -7,7 +7,8 @@
 
 With --refine the exact integer is looked for, in the quantization lattice that decoded
 pixels lie on unless they were changed afterwards; where there is none to be seen, the
-network's answer stands.
+network's answer stands. A JPEG file's header is then held against its pixels: `consistent`,
+or `recompressed` if they carry an earlier, coarser compression.
 
 A folder's images are read in the order of their paths. An image that cannot be read
 is named on stderr and left out; the exit status is then 2.
@@ -20,13 +21,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from console import Progress, add_network_options, command, whole_file
-from images import list_images, read_image
+from images import list_images, read_header, read_image
 from lattice import estimate_table
 from models import InputError, Predictor
+from recompression import find_earlier
 
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds')
-REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks')
+REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
+                  'header_quality', 'header_standard', 'verdict')
 DECIMALS = {'seconds': 4, 'margin': 1}  # in CSV; 2 for the others
 
 
@@ -44,7 +49,10 @@ def parse_args(argv):
 
 
 def predict_file(predictor, path, refine=False, runs=1):
-    """One image file: its row, a dict of the fields (`seconds` of the last run), and its pixels."""
+    """One image file: its row, a dict of the fields, and lines that say more to people.
+
+    `seconds` is the last run's, without reading the file and its header.
+    """
     image = read_image(path)
     try:
         for _ in range(runs):
@@ -63,7 +71,37 @@ def predict_file(predictor, path, refine=False, runs=1):
         grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
         row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
                                     lattice.margin, lattice.blocks))
-    return row, image
+        header = read_header(path)
+        earlier = find_earlier(image, np.array(header.luma_table)) if header else None
+        row |= {'header_quality': header and header.quality,
+                'header_standard': header and header.standard,
+                'verdict': 'no header' if header is None else
+                           'consistent' if earlier.quality is None else 'recompressed'}
+        return row, refinement_lines(row, image, header, earlier)
+    return row, []
+
+
+def refinement_lines(row, image, header, earlier):
+    """What the lattice and the header say, for people: one line on each."""
+    if row['refined'] is not None:
+        yield (f'exact quality {row["refined"]}, block grid at ({row["grid_dy"]}, '
+               f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
+    else:
+        table = estimate_table(image)
+        if table.quality is not None and not table.standard:
+            yield (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
+                   f'steps known, nearest quality {table.quality}')
+        else:
+            yield "no quantization lattice to be seen: the network's answer stands"
+    if header is None:
+        yield 'no header' + (f': was a JPEG of quality {row["refined"]}' if row['refined'] else '')
+    else:
+        tables = '' if header.standard else ', nearest to its own tables'
+        found = '' if earlier.quality is None else (
+            f': an earlier JPEG of about quality {earlier.quality}, grid at ({earlier.grid_dy}, '
+            f'{earlier.grid_dx})')
+        yield (f'header says quality {header.quality}{tables}, {header.subsampling}; '
+               f'{row["verdict"]}{found}')
 
 
 @contextlib.contextmanager
@@ -84,18 +122,6 @@ def csv_rows(path, fields):
         yield write
 
 
-def lattice_line(row, image):
-    """What the refinement found, for people."""
-    if row['refined'] is not None:
-        return (f'exact quality {row["refined"]}, block grid at ({row["grid_dy"]}, '
-                f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
-    table = estimate_table(image)
-    if table.quality is not None and not table.standard:
-        return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma steps '
-                f'known, nearest quality {table.quality}')
-    return "no quantization lattice to be seen: the network's answer stands"
-
-
 @command
 def main(argv=None):
     args = parse_args(argv)
@@ -114,7 +140,7 @@ def main(argv=None):
         for i, path in enumerate(paths, start=1):
             try:
                 # The first image's first prediction also builds the graph: it is not timed.
-                row, image = predict_file(predictor, path, args.refine, runs=1 if qualities else 2)
+                row, lines = predict_file(predictor, path, args.refine, runs=1 if qualities else 2)
             except InputError as error:
                 failed += 1
                 print(f'predict_cls.py: error: {error}', file=sys.stderr)
@@ -131,8 +157,8 @@ def main(argv=None):
             else:
                 print(f'predicted quality {row["quality"]:.2f}, '
                       f'estimated in {row["seconds"]:.3f} seconds')
-                if args.refine:
-                    print(lattice_line(row, image))
+                for line in lines:
+                    print(line)
     if folder and qualities and not args.json:
         print(f'Mean: {sum(qualities) / len(qualities):.2f}')
     if failed and folder:

@@ -1,0 +1,83 @@
+"""Does the file tell the truth? An earlier, coarser compression under the last one."""
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+import evaluate_cls
+import images
+import predict_cls
+from conftest import PRISTINE
+from lattice import standard_tables
+from models import COMP_TYPES
+from recompression import find_earlier
+from test_models import TINY, TINY_WEIGHTS
+
+
+@pytest.fixture
+def tiny_type(monkeypatch):
+    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
+    return ['--comp_type', 'tiny', '--weights', str(TINY_WEIGHTS)]
+
+
+@pytest.fixture(params=PRISTINE, ids=lambda p: p.name)
+def pristine(request):
+    return images.read_image(request.param)
+
+
+@pytest.mark.parametrize('first, last', [(40, 75), (60, 90), (75, 95)])
+def test_an_earlier_compression_on_the_same_grid_is_found(pristine, first, last):
+    twice = images.compress(images.compress(pristine, first), last)
+    earlier = find_earlier(twice, standard_tables()[last - 1])
+    assert abs(earlier.quality - first) <= 2 and (earlier.grid_dy, earlier.grid_dx) == (0, 0)
+
+
+@pytest.mark.parametrize('first, last', [(40, 80), (60, 95)])
+def test_an_earlier_compression_on_another_grid_is_found(photo, first, last):
+    shifted = np.ascontiguousarray(images.compress(photo, first)[2:, 5:])
+    earlier = find_earlier(images.compress(shifted, last), standard_tables()[last - 1])
+    assert abs(earlier.quality - first) <= 2 and (earlier.grid_dy, earlier.grid_dx) == (6, 3)
+
+
+@pytest.mark.parametrize('quality', [30, 50, 70, 85, 95, 98, 100])
+def test_one_compression_is_no_recompression(pristine, quality):
+    coded = images.compress(pristine, quality)
+    assert find_earlier(coded, standard_tables()[quality - 1]).quality is None
+
+
+def test_flat_and_tiny_images_have_no_history():
+    for image in (np.full((64, 64, 3), 90, np.uint8), np.zeros((8, 8, 3), np.uint8)):
+        assert find_earlier(image, standard_tables()[89]).quality is None
+
+
+@pytest.mark.parametrize('name, verdict, header', [
+    ('once.jpg', 'consistent', '90'), ('twice.jpg', 'recompressed', '90'),
+    ('twice.png', 'no header', '')])
+def test_the_verdict_on_a_file(photo, tmp_path, tiny_type, capsys, name, verdict, header):
+    image = images.compress(photo, 50) if 'twice' in name else photo
+    cv2.imwrite(str(tmp_path / name), image, [cv2.IMWRITE_JPEG_QUALITY, 90]
+                if name.endswith('jpg') else [])
+    out = tmp_path / 'q.csv'
+    assert predict_cls.main(['--in_path', str(tmp_path / name), *tiny_type, '--refine',
+                             '--csv', str(out)]) == 0
+    with out.open(newline='') as file:
+        row = next(csv.DictReader(file))
+    assert (row['verdict'], row['header_quality']) == (verdict, header)
+    assert row['header_standard'] == ('True' if header else '')
+    said = capsys.readouterr().out.splitlines()[2]
+    assert said.startswith('header says quality 90' if header else 'no header: was a JPEG of')
+    assert ('recompressed' in said) == (verdict == 'recompressed')
+
+
+def test_the_table_of_detection_rates(photo_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_cls, 'FIRST_QUALITIES', (50, 90))
+    monkeypatch.setattr(evaluate_cls, 'LAST_QUALITIES', (80, 95))
+    monkeypatch.setattr(evaluate_cls, 'SINGLE_QUALITIES', range(70, 72))
+    assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
+                              '--recompression', '--out_path', str(tmp_path)]) == 0
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert list(results['aligned']) == ['50,80', '50,95', '90,95']
+    assert results['aligned']['50,95'] == 1 and results['false_alarms'] == 0
+    assert '0 false alarms in 8 images' in capsys.readouterr().out
