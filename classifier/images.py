@@ -103,6 +103,8 @@ def read_header(path):
             return None
         tables, components = image.quantization, image.layer  # (id, h, v, table) each
     used = list(dict.fromkeys(layer[3] for layer in components[:3]))
+    if not set(used) <= set(tables):
+        return None  # damaged: it names tables that it does not hold
     own = np.concatenate([tables[i] for i in used[:2]])
     known = np.hstack([standard_tables(), standard_tables(chroma=True)])[:, :len(own)]
     misfit = np.square(known - own).sum(axis=1)
