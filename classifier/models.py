@@ -22,6 +22,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 if __package__:  # imported as classifier.models
@@ -283,6 +284,40 @@ class Predictor:
     def predict(self, image, refine=False):
         """The `Prediction` for one (h, w, 3) uint8 BGR image."""
         return self.predict_all([image], refine)[0]
+
+
+@dataclass(frozen=True)
+class QualityMap:
+    """Where in an image which quality is seen, block by block (stride 8 px).
+
+    quality, confidence: (rows, columns) float, 0..100, means over the neighbourhood of
+    the patch that starts at (8 row, 8 column) px; the surer patches count for more.
+    """
+    quality: np.ndarray
+    confidence: np.ndarray
+
+
+def quality_map(predictor, image, neighbourhood=5):
+    """The `QualityMap` of an image: (h, w, 3) uint8 BGR, each side at least 16 px.
+
+    neighbourhood: side, in blocks, of the square that is averaged over. A patch's weight
+    falls by e for each 5 levels of confidence below 100.
+    """
+    t = predictor.type
+    for side in image.shape[:2]:
+        grid_positions(side, t)  # refuses one that is too small
+    windows = np.lib.stride_tricks.sliding_window_view(image, (t.patch, t.patch), axis=(0, 1))
+    windows = windows[::t.block, ::t.block].transpose(0, 1, 3, 4, 2)
+    confidence, quality = np.concatenate(
+        [predictor.run_network(np.ascontiguousarray(row)) for row in windows]).T
+    shape = windows.shape[:2]
+    weight = np.exp((confidence.reshape(shape) - 100) / 5).astype(np.float32)
+
+    def mean(values):
+        return cv2.blur(values, (neighbourhood, neighbourhood), borderType=cv2.BORDER_REFLECT)
+
+    return QualityMap(mean(weight * quality.reshape(shape)) / mean(weight),
+                      mean(np.ascontiguousarray(confidence.reshape(shape))))
 
 
 # ---------------------------------------------------------------- weights

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from console import Progress, add_network_options, command, whole_file
+from console import Progress, add_network_options, command, save_figure, whole_file
 from images import list_images, read_header, read_image
 from lattice import estimate_table
-from models import InputError, Predictor
+from models import InputError, Predictor, quality_map
 from recompression import find_earlier
 
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds')
@@ -43,6 +43,8 @@ def parse_args(argv):
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--refine', action='store_true',
                         help='recover the exact quality from the quantization lattice')
+    parser.add_argument('--map', type=Path, metavar='FILE.png',
+                        help='of one image: draw where which quality is seen')
     parser.add_argument('--csv', type=Path, metavar='FILE', help=f'write {",".join(FIELDS)}')
     parser.add_argument('--json', action='store_true', help='print a JSON object for each image')
     return parser.parse_args(argv)
@@ -104,6 +106,25 @@ def refinement_lines(row, image, header, earlier):
                f'{row["verdict"]}{found}')
 
 
+def map_figure(image, found, threshold):
+    """A heat map of the quality over the image; hatched where the network is unsure."""
+    from matplotlib.figure import Figure
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(9, 1 + 8 * height / width))
+    axes = figure.add_subplot()
+    axes.imshow(image[:, :, 1], cmap='gray', vmin=0, vmax=255)
+    rows, cols = found.quality.shape
+    extent = (4, 8 * cols + 4, 8 * rows + 4, 4)  # each value stands for its middle block
+    heat = axes.imshow(found.quality, extent=extent, cmap='viridis', vmin=1, vmax=100, alpha=0.6)
+    unsure = found.confidence < threshold - 5
+    if unsure.any():
+        y, x = 8 + 8 * np.arange(rows), 8 + 8 * np.arange(cols)
+        axes.contourf(x, y, unsure, levels=[0.5, 1.5], colors='none', hatches=['////'])
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    figure.colorbar(heat, label='quality (hatched: unsure)', shrink=0.8)
+    return figure
+
+
 @contextlib.contextmanager
 def csv_rows(path, fields):
     """A function that takes rows and writes them to a CSV file as they come."""
@@ -132,6 +153,8 @@ def main(argv=None):
         paths = [args.in_path]
     else:
         raise InputError(f'{args.in_path}: no such file or folder')
+    if args.map and folder:
+        raise InputError(f'{args.in_path}: --map is for one image, not for a folder')
     predictor = Predictor(args.comp_type, args.weights, args.threshold)
 
     qualities, failed = [], 0
@@ -159,6 +182,10 @@ def main(argv=None):
                       f'estimated in {row["seconds"]:.3f} seconds')
                 for line in lines:
                     print(line)
+            if args.map:
+                image = read_image(path)
+                save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold),
+                            args.map)
     if folder and qualities and not args.json:
         print(f'Mean: {sum(qualities) / len(qualities):.2f}')
     if failed and folder:

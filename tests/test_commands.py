@@ -9,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import evaluate_cls
 import gen_data
@@ -193,6 +194,27 @@ def test_a_threshold_out_of_range_is_a_usage_error(capsys):
     assert 'number in 0..100' in capsys.readouterr().err
 
 
+# ---------------------------------------------------------------- --map
+
+@pytest.mark.parametrize('host, pasted', [(80, 40), (40, 80)])
+def test_a_pasted_area_stands_out_on_the_map(predictor, photo, host, pasted):
+    image = images.compress(images.read_image(SAMPLES / 'earth.png'), host)
+    image[80:240, 203:363] = images.compress(photo, pasted)[90:250, 121:281]
+    found = models.quality_map(predictor, image).quality
+    centre = [8 + 8 * np.arange(n) for n in found.shape]
+    inside = np.outer((centre[0] >= 80) & (centre[0] < 240), (centre[1] >= 203) & (centre[1] < 363))
+    assert roc_auc_score(inside.ravel(), abs(found - np.median(found)).ravel()) > 0.9
+    assert abs(np.median(found[inside]) - pasted) < abs(np.median(found[inside]) - host)
+
+
+def test_the_map_is_drawn_for_one_image(tmp_path, tiny_type, capsys):
+    out = tmp_path / 'map.png'
+    assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type, '--map', str(out)]) == 0
+    assert cv2.imread(str(out)).shape[0] > 300
+    assert predict_cls.main(['--in_path', str(SAMPLES), *tiny_type, '--map', str(out)]) == 2
+    assert '--map is for one image' in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- evaluate_cls.py
 
 def test_metrics_of_a_hand_worked_example():
@@ -305,7 +327,8 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
     with out.open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ['path', 'quality', 'confident_patches', 'patches', 'seconds',
-                             'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks']
+                             'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
+                             'header_quality', 'header_standard', 'verdict']
     for row in rows:
         quality = re.search(r'_q(\d+)', row['path'])
         if quality:
@@ -322,8 +345,9 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
     ('earth.png', "no quantization lattice to be seen: the network's answer stands")])
 def test_one_image_gets_a_line_on_its_lattice(tiny_type, capsys, name, line):
     assert predict_cls.main(['--in_path', str(SAMPLES / name), *tiny_type, '--refine']) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith('predicted quality ') and re.match(line, second)
+    assert third.startswith('no header')
 
 
 def test_evaluation_with_refinement(photo_folder, tmp_path, tiny_type):
