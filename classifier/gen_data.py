@@ -177,7 +177,7 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
     ends = counts.sum(axis=1).cumsum()
     recipe = hashlib.sha256(json.dumps(
         [comp_type.name, args.num_samples, args.patch_size, args.seed,
-         [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]]).encode()).hexdigest()
+         [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
 
     def work(index):
         return index, image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
