@@ -11,6 +11,18 @@ SAMPLES = REPOSITORY / 'sample_image'
 PRISTINE = [p for p in sorted(SAMPLES.glob('*.png')) if '_jpeg_' not in p.name]
 sys.path.insert(0, str(CLASSIFIER))
 
+from models import COMP_TYPES, CompType  # noqa: E402, found on the path just set
+
+TINY = CompType('tiny', k=1, threshold=90)
+TINY_WEIGHTS = REPOSITORY / 'tests' / 'data' / 'tiny'  # written by make_tiny.py
+
+
+@pytest.fixture
+def tiny_type(monkeypatch):
+    """Options for a small network with random weights, as one more compression type."""
+    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
+    return ['--comp_type', 'tiny', '--weights', str(TINY_WEIGHTS)]
+
 
 @pytest.fixture
 def photo():

@@ -3,13 +3,12 @@ patches and its outputs for them, so that later versions can be held against it.
 
     python3 tests/make_tiny.py
 """
-from conftest import SAMPLES  # also puts classifier/ on the path
+from conftest import SAMPLES, TINY, TINY_WEIGHTS  # also puts classifier/ on the path
 
 import cv2
 import numpy as np
 
-from models import build_network, extract_patches
-from test_models import PAPER, TINY, TINY_WEIGHTS
+from models import COMP_TYPES, build_network, extract_patches
 
 rng = np.random.default_rng(0)
 network = build_network(TINY)
@@ -17,5 +16,5 @@ network.set_weights([rng.uniform(0.5, 1.5, w.shape) if w.ndim == 1 else rng.norm
                      for w in network.get_weights()])
 TINY_WEIGHTS.mkdir(parents=True, exist_ok=True)
 network.save_weights(f'{TINY_WEIGHTS}/', save_format='tf')
-x = extract_patches(cv2.imread(str(SAMPLES / 'raccoon.png')), PAPER)[::16]
+x = extract_patches(cv2.imread(str(SAMPLES / 'raccoon.png')), COMP_TYPES['jpeg_paper'])[::16]
 np.savez_compressed(TINY_WEIGHTS / 'io.npz', x=x, y=network(x.astype(np.float32)).numpy())

@@ -18,9 +18,8 @@ import models
 import predict_cls
 import to_tflite
 import train
-from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES
+from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES, TINY, TINY_WEIGHTS
 from models import COMP_TYPES
-from test_models import TINY, TINY_WEIGHTS
 
 SCRIPTS = ['gen_data', 'train', 'predict_cls', 'evaluate_cls', 'to_tflite']
 COMPRESSED = sorted(SAMPLES.glob('*_jpeg_q*.png'))
@@ -32,12 +31,6 @@ def typed(*command, cwd=REPOSITORY):
                    if k not in ('PYTHONPATH', 'TF_USE_LEGACY_KERAS', 'TF_CPP_MIN_LOG_LEVEL')}
     return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=environment,
                           capture_output=True, text=True)
-
-
-@pytest.fixture
-def tiny_type(monkeypatch):
-    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
-    return ['--comp_type', 'tiny', '--weights', str(TINY_WEIGHTS)]
 
 
 # ---------------------------------------------------------------- all of them

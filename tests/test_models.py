@@ -1,16 +1,13 @@
 """Network, loss, sampling grid, fusion and weights, against the paper and its figures."""
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import models
-from models import (COMP_TYPES, CompType, InputError, build_network, confidence_loss,
+from conftest import TINY, TINY_WEIGHTS
+from models import (COMP_TYPES, InputError, build_network, confidence_loss,
                     extract_patches, fuse, get_comp_type, grid_positions, load_network)
 
 PAPER = COMP_TYPES['jpeg_paper']
-TINY = CompType('tiny', k=1, threshold=90)
-TINY_WEIGHTS = Path(__file__).parent / 'data' / 'tiny'
 
 
 @pytest.mark.parametrize('name, parameters', [('jpeg_paper', 125_234), ('jpeg_paper_k12', 279_578)])

@@ -11,15 +11,7 @@ import images
 import predict_cls
 from conftest import PRISTINE
 from lattice import standard_tables
-from models import COMP_TYPES
 from recompression import find_earlier
-from test_models import TINY, TINY_WEIGHTS
-
-
-@pytest.fixture
-def tiny_type(monkeypatch):
-    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
-    return ['--comp_type', 'tiny', '--weights', str(TINY_WEIGHTS)]
 
 
 @pytest.fixture(params=PRISTINE, ids=lambda p: p.name)

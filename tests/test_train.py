@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 import train
+from conftest import TINY, TINY_WEIGHTS
 from models import COMP_TYPES, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, build_network, load_network
 from patches import PatchFile
-from test_models import TINY_WEIGHTS
 
-TINY = CompType('tiny', k=1, threshold=90)
 SMALL = CompType('small', k=4, threshold=90)
 
 
 @pytest.fixture(autouse=True)
-def tiny_type(monkeypatch):
+def small_types(monkeypatch):
     """Networks that train in seconds, as more compression types."""
     monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
     monkeypatch.setitem(COMP_TYPES, 'small', SMALL)
