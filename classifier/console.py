@@ -35,6 +35,11 @@ def command(main):
         except KeyboardInterrupt:
             print(f'{name}: stopped', file=sys.stderr)
             return 130
+        except Exception as error:
+            # TensorFlow's own, such as a full disk; named by module, so as not to import it.
+            if not type(error).__module__.startswith('tensorflow.'):
+                raise
+            print(f'{name}: error: {str(error).splitlines()[0]}', file=sys.stderr)
         return 2
     return wrapped
 

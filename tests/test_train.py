@@ -151,6 +151,14 @@ def test_a_second_training_does_not_overwrite_the_first(patch_file, tmp_path, ca
     assert json.loads((tmp_path / 'out' / 'run.json').read_text())['epochs'] == 1
 
 
+def test_a_state_that_cannot_be_written_is_one_line(patch_file, tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'state').write_text('in the way')
+    assert run(patch_file, tmp_path, '--epochs', '1') == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and 'state' in error[0]
+
+
 def test_a_damaged_state_is_named(patch_file, tmp_path, capsys):
     assert run(patch_file, tmp_path, '--epochs', '1', '--steps_per_epoch', '1') == 0
     for path in (tmp_path / 'out' / 'state').glob('*.data*'):
