@@ -45,6 +45,15 @@ def command(main):
 
 
 @contextlib.contextmanager
+def named(path):
+    """Put the file's name in front of an InputError about its pixels."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+
+
+@contextlib.contextmanager
 def whole_file(path, mode='w', keep_part=False, **kwargs):
     """Open a file for writing that gets its name only once it is complete.
 

@@ -13,8 +13,8 @@ results.json and confusion_matrix.png; stopped and started again, it goes on whe
 it was. The second is the published protocol: ten qualities, on and off the block
 grid. The third looks at single patches. The fourth compresses every image twice and
 tells how often the first, coarser compression is found, and how often one that never
-was. With --find_threshold the confidence
-threshold of the lowest MAE is looked for and stored beside the weights.
+was. With --find_threshold the confidence threshold of the lowest MAE is looked for and
+stored beside the weights.
 """
 import argparse
 import json
@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console import (Progress, add_network_options, command, count, ordered_map, save_figure,
-                     whole_file)
+from console import (Progress, add_network_options, command, count, named, ordered_map,
+                     save_figure, whole_file)
 from images import compress, list_images, read_image
 from lattice import standard_tables
 from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
@@ -155,12 +155,13 @@ def evaluate_images(args, predictor, thresholds):
             try:
                 coded = ordered_map(pool, partial(coded_crop, read_image(path)), cases,
                                     ahead=2 * BATCH_IMAGES)
-                for batch in in_groups(coded, BATCH_IMAGES):
-                    row += predict_batch(predictor, batch, thresholds, args.refine)
-                    progress.update(len(rows) * len(cases) + len(row), path.name)
+                with named(path):
+                    for batch in in_groups(coded, BATCH_IMAGES):
+                        row += predict_batch(predictor, batch, thresholds, args.refine)
+                        progress.update(len(rows) * len(cases) + len(row), path.name)
             except InputError as error:
                 row = None
-                print(f'evaluate_cls.py: error: {named(path, error)}', file=sys.stderr)
+                print(f'evaluate_cls.py: error: {error}', file=sys.stderr)
             rows.append(row)
             print(json.dumps(row), file=file, flush=True)
     kept = [row for row in rows if row is not None]
@@ -169,11 +170,6 @@ def evaluate_images(args, predictor, thresholds):
     shape = (len(kept), len(args.crop), len(args.qualities), len(thresholds), 3)
     table = np.moveaxis(np.array(kept, float).reshape(shape), -1, 0)
     return *table, part, len(rows) - len(kept)
-
-
-def named(path, error):
-    """The error's message, with the file's name in front if it is not there yet."""
-    return str(error) if str(error).startswith(str(path)) else f'{path}: {error}'
 
 
 def predict_batch(predictor, batch, thresholds, refine):

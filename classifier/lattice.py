@@ -94,15 +94,18 @@ CHROMA_TABLE = np.full((8, 8), 99)
 CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
 
+@functools.lru_cache(maxsize=2)
 def standard_tables(chroma=False):
-    """The quantization tables of qualities 1..100: (100, 64) int, row by row.
+    """The quantization tables of qualities 1..100: (100, 64) int, row by row, read-only.
 
     libjpeg's scaling of Annex K: 5000/q % below quality 50, 200 - 2q % from there.
     """
     quality = np.arange(1, 101)[:, None]
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     table = CHROMA_TABLE.ravel() if chroma else LUMA_TABLE
-    return np.clip((table * scale + 50) // 100, 1, 255)
+    tables = np.clip((table * scale + 50) // 100, 1, 255)
+    tables.setflags(write=False)
+    return tables
 
 
 # ---------------------------------------------------------------- DCT
@@ -116,9 +119,17 @@ def dct_matrix():
 
 DCT = dct_matrix()
 DCT2 = np.kron(DCT, DCT).astype(np.float32)  # (64, 64): frequencies x pixels, row by row
-SHIFTED = np.zeros((BLOCK, BLOCK, 2 * BLOCK - 1), np.float32)  # the DCT at 8 offsets of 15
-for _d in range(BLOCK):
-    SHIFTED[_d, :, _d:_d + BLOCK] = DCT
+
+
+def shifted_dct(side):
+    """The DCT at the 8 offsets 0..7 in a row of pixels: (offset, frequency, side) float32."""
+    shifted = np.zeros((BLOCK, BLOCK, side), np.float32)
+    for offset in range(BLOCK):
+        shifted[offset, :, offset:offset + BLOCK] = DCT
+    return shifted
+
+
+SHIFTED = shifted_dct(2 * BLOCK - 1)
 BOX = (SHIFTED[:, 0] > 0).astype(np.float32)  # the pixels of those 8 blocks
 SHIFTED = SHIFTED.reshape(BLOCK * BLOCK, -1)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from console import Progress, add_network_options, command, save_figure, whole_file
+from console import Progress, add_network_options, command, named, save_figure, whole_file
 from images import list_images, read_header, read_image
 from lattice import estimate_table
 from models import InputError, Predictor, quality_map
@@ -50,19 +50,16 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def predict_file(predictor, path, refine=False, runs=1):
+def predict_file(predictor, path, image, refine=False, runs=1):
     """One image file: its row, a dict of the fields, and lines that say more to people.
 
-    `seconds` is the last run's, without reading the file and its header.
+    image: its pixels. `seconds` is the last run's, without reading the file and its header.
     """
-    image = read_image(path)
-    try:
+    with named(path):
         for _ in range(runs):
             began = time.perf_counter()
             prediction = predictor.predict(image, refine)
             seconds = time.perf_counter() - began
-    except InputError as error:
-        raise InputError(f'{path}: {error}') from None
     if not prediction.confident_patches and not prediction.is_refined:
         print(f'{path}: no patch was reliable (none more than {predictor.threshold:g} sure), '
               'so the best quality is assumed', file=sys.stderr)
@@ -163,7 +160,9 @@ def main(argv=None):
         for i, path in enumerate(paths, start=1):
             try:
                 # The first image's first prediction also builds the graph: it is not timed.
-                row, lines = predict_file(predictor, path, args.refine, runs=1 if qualities else 2)
+                image = read_image(path)
+                row, lines = predict_file(predictor, path, image, args.refine,
+                                          runs=1 if qualities else 2)
             except InputError as error:
                 failed += 1
                 print(f'predict_cls.py: error: {error}', file=sys.stderr)
@@ -183,7 +182,6 @@ def main(argv=None):
                 for line in lines:
                     print(line)
             if args.map:
-                image = read_image(path)
                 save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold),
                             args.map)
     if folder and qualities and not args.json:

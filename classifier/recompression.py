@@ -47,10 +47,10 @@ import numpy as np
 
 if __package__:  # imported as classifier.recompression
     from .lattice import (BLOCK, DCT, MAX_STEP, SIGMA, clipped_pixels, cut_windows, decoder_luma,
-                          get_blocks, spread, standard_tables, window_positions)
+                          get_blocks, shifted_dct, spread, standard_tables, window_positions)
 else:
     from lattice import (BLOCK, DCT, MAX_STEP, SIGMA, clipped_pixels, cut_windows, decoder_luma,
-                         get_blocks, spread, standard_tables, window_positions)
+                         get_blocks, shifted_dct, spread, standard_tables, window_positions)
 
 TOP = 1024                # largest |coefficient|
 SCALES = 0.35 * 2.0 ** np.arange(11)   # mean |c| of the Laplacians in f
@@ -195,9 +195,7 @@ def _bases():
 
     (8, 8, 16), (16, 16) and (8, 8, 16) float32.
     """
-    across = np.zeros((BLOCK, BLOCK, 2 * BLOCK), np.float32)
-    for d in range(BLOCK):
-        across[d, :, d:d + BLOCK] = DCT
+    across = shifted_dct(2 * BLOCK)
     halves = np.kron(np.eye(2), DCT).astype(np.float32)
     return across, halves, np.square(across @ halves.T)
 

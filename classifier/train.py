@@ -344,7 +344,7 @@ def main(argv=None):
     tf = trainer.tf
     manager = tf.train.CheckpointManager(trainer.state, str(out / 'state'), max_to_keep=2)
     best = BestWeights(comp_type, args.save_path)
-    best.measure(comp_type, val_file, schedule['batch_size'])
+    best.measure(comp_type, val_file, batch_size)
     if args.resume:
         if not manager.latest_checkpoint:
             raise InputError(f'{out}/state: no state to resume from; start again with another '
