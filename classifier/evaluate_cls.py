@@ -28,17 +28,13 @@ import numpy as np
 from console import (Progress, add_network_options, command, count, named, ordered_map,
                      save_figure, whole_file)
 from images import compress, list_images, read_image
-from lattice import standard_tables
 from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
                     confidence_loss, extract_patches, fuse, get_comp_type, refined)
 from patches import PatchFile
-from recompression import find_earlier
+from studies import STUDIES
 
 THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
 BATCH_IMAGES = 10                      # compressed images in one forward pass
-FIRST_QUALITIES = (30, 50, 60, 70, 80, 90)  # of --recompression
-LAST_QUALITIES = (50, 60, 70, 80, 90, 95, 98)
-SINGLE_QUALITIES = range(30, 99)
 
 
 def qualities(text):
@@ -78,15 +74,17 @@ def parse_args(argv):
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--refine', action='store_true',
                         help='let the quantization lattice answer where there is one')
-    parser.add_argument('--recompression', action='store_true',
-                        help='how well a compression before the last one is found')
+    other = parser.add_mutually_exclusive_group()
+    for name, study in STUDIES.items():
+        other.add_argument(f'--{name}', dest='study', action='store_const', const=study,
+                           help=study.__doc__.partition('\n')[0])
     parser.add_argument('--find_threshold', action='store_true',
                         help='find the best threshold for these images and store it')
     args = parser.parse_args(argv)
     if args.find_threshold and (args.hdf5_val_path or args.refine or args.threshold is not None):
         parser.error('--find_threshold goes with --in_path, without --threshold and --refine')
-    if (args.refine or args.recompression) and args.hdf5_val_path:
-        parser.error('--refine and --recompression go with --in_path')
+    if (args.refine or args.study) and args.hdf5_val_path:
+        parser.error(f'--refine and --{", --".join(STUDIES)} go with --in_path')
     args.crop = args.crop or [(0, 0)]
     return args
 
@@ -271,57 +269,6 @@ def image_mode(args, predictor):
     return 2 if left_out else 0
 
 
-# ---------------------------------------------------------------- two compressions
-
-def looks_at(path, index):
-    """What is found in one image, compressed twice and once.
-
-    Yields ('aligned' or 'shifted', (q1, q2), found) for the pairs q1 < q2, the shift drawn
-    by the image's number, then ('single', (None, q2), found).
-    """
-    image, tables = read_image(path), standard_tables()
-    dy, dx = np.random.default_rng(index).integers(1, 8, 2)
-
-    def found(coded, quality):
-        coded = compress(np.ascontiguousarray(coded), quality)
-        return find_earlier(coded, tables[quality - 1]).quality is not None
-
-    for q1 in FIRST_QUALITIES:
-        first = compress(image, q1)
-        for q2 in LAST_QUALITIES:
-            if q1 < q2:
-                yield 'aligned', (q1, q2), found(first, q2)
-                yield 'shifted', (q1, q2), found(first[dy:, dx:], q2)
-    for q2 in SINGLE_QUALITIES:
-        yield 'single', (None, q2), found(image, q2)
-
-
-def recompression_mode(args):
-    """How often an earlier compression is found, on the same and on another grid."""
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
-    hits = {'aligned': {}, 'shifted': {}, 'single': {}}
-    with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
-        images = ordered_map(pool, lambda i: list(looks_at(paths[i], i)), range(len(paths)), 4)
-        for done, image in enumerate(images, start=1):
-            for kind, pair, found in image:
-                hits[kind].setdefault(pair, []).append(found)
-            progress.update(done)
-    results = {'images': len(paths)}
-    for kind in ('aligned', 'shifted'):
-        rates = {pair: float(np.mean(cell)) for pair, cell in hits[kind].items()}
-        results[kind] = {f'{q1},{q2}': rate for (q1, q2), rate in rates.items()}
-        print(f'first at q1 (rows), then at q2 (columns), {kind} grids: found, %')
-        print('     ' + ''.join(f'{q2:5}' for q2 in LAST_QUALITIES))
-        for q1 in FIRST_QUALITIES:
-            print(f'{q1:5}' + ''.join(f'{100 * rates[q1, q2]:5.0f}' if q1 < q2 else '    -'
-                                      for q2 in LAST_QUALITIES))
-    once = np.concatenate(list(hits['single'].values()))
-    results['false_alarms'] = float(once.mean())
-    print(f'compressed once, at {SINGLE_QUALITIES[0]} to {SINGLE_QUALITIES[-1]}: {once.sum()} '
-          f'false alarms in {once.size} images ({100 * once.mean():.2f} %)')
-    write_results(args, results)
-
-
 # ---------------------------------------------------------------- single patches
 
 def patch_mode(args, predictor):
@@ -363,8 +310,9 @@ def write_results(args, results):
 def main(argv=None):
     args = parse_args(argv)
     get_comp_type(args.comp_type)
-    if args.recompression:
-        return recompression_mode(args)
+    if args.study:
+        write_results(args, args.study(args))
+        return 0
     predictor = Predictor(args.comp_type, args.weights, args.threshold)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 

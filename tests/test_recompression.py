@@ -9,6 +9,7 @@ import pytest
 import evaluate_cls
 import images
 import predict_cls
+import studies
 from conftest import PRISTINE
 from lattice import standard_tables
 from recompression import find_earlier
@@ -64,9 +65,9 @@ def test_the_verdict_on_a_file(photo, tmp_path, tiny_type, capsys, name, verdict
 
 
 def test_the_table_of_detection_rates(photo_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate_cls, 'FIRST_QUALITIES', (50, 90))
-    monkeypatch.setattr(evaluate_cls, 'LAST_QUALITIES', (80, 95))
-    monkeypatch.setattr(evaluate_cls, 'SINGLE_QUALITIES', range(70, 72))
+    monkeypatch.setattr(studies, 'FIRST_QUALITIES', (50, 90))
+    monkeypatch.setattr(studies, 'LAST_QUALITIES', (80, 95))
+    monkeypatch.setattr(studies, 'SINGLE_QUALITIES', range(70, 72))
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
                               '--recompression', '--out_path', str(tmp_path)]) == 0
     results = json.loads((tmp_path / 'results.json').read_text())
