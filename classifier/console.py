@@ -96,9 +96,13 @@ def add_network_options(parser, threshold=False):
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--weights', metavar='DIR', help='checkpoint folder (default: the shipped)')
     if threshold:
+        parser.add_argument('--fusion', choices=('likelihood', 'median'),
+                            help='how patches become an answer: by how likely they are at each '
+                            "quality, or the paper's median of the confident ones (default: "
+                            'likelihood, where the weights come with one)')
         parser.add_argument('--threshold', type=number(0, 100), metavar='C',
-                            help='use patches of more than this confidence (default: as stored '
-                            'beside the weights)')
+                            help='the median of the patches of more than this confidence '
+                            '(default: as stored beside the weights)')
 
 
 def count(minimum):

@@ -14,7 +14,8 @@ it was. The second is the published protocol: ten qualities, on and off the bloc
 grid. The third looks at single patches. The fourth compresses every image twice and
 tells how often the first, coarser compression is found, and how often one that never
 was. With --find_threshold the confidence threshold of the lowest MAE is looked for and
-stored beside the weights.
+stored beside the weights; --fit_likelihood, on training photos, stores how the patches'
+answers are spread at each quality, which is the better way to fuse them.
 """
 import argparse
 import json
@@ -81,8 +82,10 @@ def parse_args(argv):
     parser.add_argument('--find_threshold', action='store_true',
                         help='find the best threshold for these images and store it')
     args = parser.parse_args(argv)
-    if args.find_threshold and (args.hdf5_val_path or args.refine or args.threshold is not None):
-        parser.error('--find_threshold goes with --in_path, without --threshold and --refine')
+    if args.find_threshold and (args.hdf5_val_path or args.refine or args.fusion
+                                or args.threshold is not None):
+        parser.error('--find_threshold goes with --in_path, without --threshold, --fusion '
+                     'and --refine')
     if (args.refine or args.study) and args.hdf5_val_path:
         parser.error(f'--refine and --{", --".join(STUDIES)} go with --in_path')
     args.crop = args.crop or [(0, 0)]
@@ -126,21 +129,22 @@ def decade_lines(means, title):
 
 # ---------------------------------------------------------------- whole images
 
-def evaluate_images(args, predictor, thresholds):
-    """Predictions for every image, crop, quality and threshold: float (i, c, q, t).
+def evaluate_images(args, predictor, rules):
+    """Predictions for every image, crop, quality and fusion rule: float (i, c, q, r).
 
-    Also, in arrays of that shape, how many patches were above the threshold and
-    whether the lattice gave the answer; and the file in which finished images are
-    kept until all are done, so that a stopped run loses one image at most; and how
-    many images were left out, named on stderr, because they cannot be used.
+    rules: a dict of functions that fuse the network's output into a `Prediction`. Also, in
+    arrays of that shape, how many patches were above the threshold and whether the lattice
+    gave the answer; and the file in which finished images are kept until all are done, so
+    that a stopped run loses one image at most; and how many images were left out, named on
+    stderr, because they cannot be used.
     """
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     args.out_path.mkdir(parents=True, exist_ok=True)
     part = args.out_path / 'evaluation.part'
     weights = args.weights or best_folder(predictor.type)
-    run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(thresholds),
+    run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(rules),
                       [[str(p), p.stat().st_size] for p in paths],
-                      (Path(weights) / '.data-00000-of-00001').stat().st_mtime])
+                      [(p.name, p.stat().st_mtime) for p in sorted(Path(weights).iterdir())]])
     rows = finished_rows(part, run)
     cases = [(c, q) for c in args.crop for q in args.qualities]
 
@@ -155,7 +159,7 @@ def evaluate_images(args, predictor, thresholds):
                                     ahead=2 * BATCH_IMAGES)
                 with named(path):
                     for batch in in_groups(coded, BATCH_IMAGES):
-                        row += predict_batch(predictor, batch, thresholds, args.refine)
+                        row += predict_batch(predictor, batch, rules.values(), args.refine)
                         progress.update(len(rows) * len(cases) + len(row), path.name)
             except InputError as error:
                 row = None
@@ -165,15 +169,21 @@ def evaluate_images(args, predictor, thresholds):
     kept = [row for row in rows if row is not None]
     if not kept:
         raise InputError(f'{args.in_path}: none of the images can be used')
-    shape = (len(kept), len(args.crop), len(args.qualities), len(thresholds), 3)
+    shape = (len(kept), len(args.crop), len(args.qualities), len(rules), 3)
     table = np.moveaxis(np.array(kept, float).reshape(shape), -1, 0)
     return *table, part, len(rows) - len(kept)
 
 
-def predict_batch(predictor, batch, thresholds, refine):
-    """For each image and threshold: [quality, confident patches, is it the lattice's]."""
+def fusion_name(predictor):
+    """What to call the way in which this predictor fuses patches."""
+    return (f'threshold {predictor.threshold:g}' if predictor.log_likelihood is None
+            else 'likelihood')
+
+
+def predict_batch(predictor, batch, rules, refine):
+    """For each image and rule: [quality, confident patches, is it the lattice's]."""
     outputs = predictor.run_together([extract_patches(image, predictor.type) for image in batch])
-    found = [[fuse(output, t) for t in thresholds] for output in outputs]
+    found = [[rule(output) for rule in rules] for output in outputs]
     if refine:
         found = [[refined(p, image) for p in row] for row, image in zip(found, batch)]
     return [[[p.quality, p.confident_patches, p.is_refined] for p in row] for row in found]
@@ -232,22 +242,26 @@ def confusion_figure(truth, predicted, title):
 
 
 def image_mode(args, predictor):
-    thresholds = THRESHOLDS if args.find_threshold else [predictor.threshold]
-    predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor, thresholds)
+    if args.find_threshold:
+        rules = {f'threshold {t:g}': partial(fuse, threshold=t) for t in THRESHOLDS}
+    else:
+        rules = {fusion_name(predictor): predictor.fuse}
+    predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor, rules)
     truth = np.broadcast_to(np.array(args.qualities)[:, None], predicted.shape)
     results = {'images': len(predicted), 'qualities': args.qualities}
     best = 0
     if args.find_threshold:
         mae = np.abs(predicted - truth).mean(axis=(0, 1, 2))
         best = int(mae.argmin())
-        results['mae_by_threshold'] = {f'{t:g}': float(m) for t, m in zip(thresholds, mae)}
-        print('\n'.join(f'threshold {t:g}: MAE {m:.3f}' + (' (lowest)' if i == best else '')
-                        for i, (t, m) in enumerate(zip(thresholds, mae))))
+        results['mae_by_threshold'] = {f'{t:g}': float(m) for t, m in zip(THRESHOLDS, mae)}
+        print('\n'.join(f'{rule}: MAE {m:.3f}' + (' (lowest)' if i == best else '')
+                        for i, (rule, m) in enumerate(zip(rules, mae))))
         path = Path(args.weights or best_folder(predictor.type)) / THRESHOLD_FILE
         with whole_file(path) as file:
-            print(f'{thresholds[best]:g}', file=file)
+            print(f'{THRESHOLDS[best]:g}', file=file)
         print(f'stored in {path}')
-    results['threshold'] = float(thresholds[best])
+    results['fusion'] = list(rules)[best]
+    results['threshold'] = float(THRESHOLDS[best] if args.find_threshold else predictor.threshold)
     predicted, confident, by_lattice, truth = (
         a[..., best] for a in (predicted, confident, by_lattice, truth))
     results['no_reliable_patch'] = float((confident == 0).mean())
@@ -255,7 +269,7 @@ def image_mode(args, predictor):
     for i, (dy, dx) in enumerate(args.crop):
         metrics = error_metrics(truth[:, i].ravel(), predicted[:, i].ravel())
         results['by_crop'][f'{dy},{dx}'] = metrics
-        print(f'\n{predictor.type.name}, threshold {thresholds[best]:g}, cropped by ({dy}, {dx})')
+        print(f'\n{predictor.type.name}, {results["fusion"]}, cropped by ({dy}, {dx})')
         print(describe(metrics))
     if args.refine:
         results['refined'] = float(by_lattice.mean())
@@ -313,7 +327,7 @@ def main(argv=None):
     if args.study:
         write_results(args, args.study(args))
         return 0
-    predictor = Predictor(args.comp_type, args.weights, args.threshold)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 
 

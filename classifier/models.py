@@ -1,8 +1,9 @@
-"""Q1Net: the network, its loss, the sampling grid, the median fusion, the weights.
+"""Q1Net: the network, its loss, the sampling grid, the fusion, the weights.
 
 A 16x16 patch of decoded pixels goes through a small convolutional network that
 answers twice: the JPEG quality the patch was compressed at, and how sure it is.
-An image's quality is the median over the patches that are sure enough.
+An image's quality comes out of all its patches: in the paper as the median over those
+that are sure enough, here by how likely the answers are at each quality.
 
     from classifier.models import Predictor
     predictor = Predictor('jpeg_paper')
@@ -19,6 +20,7 @@ import itertools
 import os
 import sys
 import warnings
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +39,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 SAVE_FOLDER = Path(__file__).resolve().parent / 'save'
 THRESHOLD_FILE = 'threshold.txt'
 VAL_LOSS_FILE = 'val_loss.txt'
+LIKELIHOOD_FILE = 'likelihood.npz'
 STAGE_WIDTHS = (1, 2, 4, 8, 4, 2)  # channels of stages 1..6, in units of K (paper)
 
 
@@ -200,13 +203,16 @@ class Prediction:
     """What the pixels of one image say.
 
     quality: the answer, in 0..100: the lattice's if there is one, else the network's.
-    confident_patches: how many patches the network's answer rests on. 0 means that no
-    patch was reliable; it is then 100, the best there is. lattice: what the refinement
-    found, None where it was not asked for.
+    confident_patches: how many patches were above the threshold. 0 means that no
+    patch was reliable; the network's answer is then 100, the best there is.
+    uncertainty: standard deviation of the network's answer, in levels; None if it is a
+    median, which has none. lattice: what the refinement found, None where it was not
+    asked for.
     """
     network_quality: float
     confident_patches: int
     patches: int
+    uncertainty: float | None = None
     lattice: Lattice | None = None
 
     @property
@@ -219,16 +225,71 @@ class Prediction:
         return float(self.lattice.quality) if self.is_refined else self.network_quality
 
 
-def fuse(output, threshold, max_quality=100):
+def fuse(output, threshold, max_quality=100, log_likelihood=None):
     """`Prediction` from the network's output (n, 2): confidence, quality.
 
-    The median quality of the patches whose confidence is above the threshold
-    (paper); `max_quality` where there is none.
+    The paper's rule is the median quality of the patches whose confidence is above the
+    threshold. With `log_likelihood` (`patch_likelihood`), every patch counts: the mean of
+    the posterior over the qualities, which a priori are equally likely. Either way it is
+    `max_quality` where no patch is above the threshold.
     """
-    confidence, quality = np.asarray(output, np.float64).T
+    output = np.asarray(output, np.float64)
+    confidence, quality = output.T
     kept = quality[confidence > threshold]
-    fused = float(np.median(kept)) if kept.size else float(max_quality)
-    return Prediction(fused, int(kept.size), int(quality.size))
+    spread = None
+    if not kept.size:
+        fused = max_quality
+    elif log_likelihood is None:
+        fused = np.median(kept)
+    else:
+        fused, spread = posterior(output, log_likelihood)
+    return Prediction(float(fused), int(kept.size), int(quality.size), spread)
+
+
+# Confidence bins of the likelihood: finer the surer, as the expected error, 100 - C, halves.
+CONFIDENCE_EDGES = 100 - np.geomspace(30, 1, 16)
+# An image's patches err together. This share of their evidence makes the posterior as wide
+# as the errors on validation photos (72 % within one standard deviation, 94 % within two).
+EVIDENCE_SHARE = 0.3
+UNSEEN = 1e-4  # probability of an answer never seen at a quality: no patch decides alone
+
+
+def patch_counts(output):
+    """How many patches, output (n, 2), answered what: (confidence bins, 101 qualities) int."""
+    counts = np.zeros((len(CONFIDENCE_EDGES) + 1, 101), int)
+    confidence, quality = output.T
+    np.add.at(counts, (np.searchsorted(CONFIDENCE_EDGES, confidence),
+                       np.clip(np.rint(quality), 0, 100).astype(int)), 1)
+    return counts
+
+
+def patch_likelihood(counts):
+    """Log-likelihood of a patch's answer at each true quality 1..100.
+
+    counts: (100, bins, 101), sums of `patch_counts` over images of each quality. Returns
+    the same shape, float32. Neighbouring cells are averaged, over about one level.
+    """
+    smooth = counts.astype(np.float32)
+    for axis in range(3):
+        smooth = np.apply_along_axis(np.convolve, axis, smooth, [0.2, 0.6, 0.2], 'same')
+    total = smooth.sum(axis=(1, 2), keepdims=True)
+    return np.log(smooth / np.maximum(total, 1) + UNSEEN).astype(np.float32)
+
+
+def posterior(output, log_likelihood):
+    """Mean and standard deviation of the quality, given an image's patches (n, 2)."""
+    confidence, quality = output.T
+    place = np.clip(quality, 0, 100)
+    low = np.minimum(place.astype(int), 99)
+    cells = log_likelihood[:, np.searchsorted(CONFIDENCE_EDGES, confidence)]
+    patch = np.arange(len(output))
+    each = ((low + 1 - place) * cells[:, patch, low] + (place - low) * cells[:, patch, low + 1])
+    evidence = EVIDENCE_SHARE * each.sum(axis=1)
+    weight = np.exp(evidence - evidence.max())
+    weight /= weight.sum()
+    levels = np.arange(1, len(weight) + 1)
+    mean = float(weight @ levels)
+    return mean, float(np.sqrt(weight @ (levels - mean) ** 2))
 
 
 def refined(prediction, image):
@@ -242,17 +303,21 @@ class Predictor:
 
     comp_type: a name from `COMP_TYPES`. weights: a checkpoint folder (default: the
     one shipped in classifier/save). threshold: confidence in 0..100 (default: the
-    one stored beside the weights, else the compression type's). InputError when
-    the weights are not there or not usable.
+    one stored beside the weights, else the compression type's). fusion: 'likelihood' or
+    'median' (the paper's; default: the likelihood where one is stored beside the weights
+    and no threshold is asked for). InputError when the weights are not there or not usable.
     """
     MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
 
-    def __init__(self, comp_type, weights=None, threshold=None):
+    def __init__(self, comp_type, weights=None, threshold=None, fusion=None):
         tf, _ = import_tensorflow()
         self.type = get_comp_type(comp_type)
         folder = Path(weights) if weights else best_folder(self.type)
         self.network = load_network(self.type, folder)
         self.threshold = stored_threshold(self.type, folder) if threshold is None else threshold
+        self.log_likelihood = None
+        if fusion == 'likelihood' or (fusion is None and threshold is None):
+            self.log_likelihood = stored_likelihood(folder, required=fusion is not None)
         side = self.type.patch
         self._forward = tf.function(
             lambda x: self.network(tf.cast(x, tf.float32), training=False),
@@ -269,6 +334,10 @@ class Predictor:
         ends = np.cumsum([len(patches) for patches in several])
         return np.split(self.run_network(np.concatenate(several)), ends[:-1])
 
+    def fuse(self, output):
+        """The `Prediction` from the network's output (n, 2) on an image's patches."""
+        return fuse(output, self.threshold, self.type.max_quality, self.log_likelihood)
+
     def predict_all(self, images, refine=False):
         """A `Prediction` for each (h, w, 3) uint8 BGR image; they share batches.
 
@@ -276,7 +345,7 @@ class Predictor:
         looked for as well, and its answer, an exact integer, goes before the network's.
         """
         outputs = self.run_together([extract_patches(image, self.type) for image in images])
-        predictions = [fuse(o, self.threshold, self.type.max_quality) for o in outputs]
+        predictions = [self.fuse(output) for output in outputs]
         if refine:
             predictions = [refined(p, image) for p, image in zip(predictions, images)]
         return predictions
@@ -340,6 +409,22 @@ def stored_threshold(comp_type, folder):
         raise InputError(f'{path}: not a confidence threshold in 0..100; '
                          'correct it or delete it')
     return threshold
+
+
+def stored_likelihood(folder, required=False):
+    """`patch_likelihood` as fitted to these weights; None, or InputError, without one."""
+    path = Path(folder) / LIKELIHOOD_FILE
+    if not path.exists() and not required:
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = file['log_likelihood'].astype(np.float32)
+        if found.shape == (100, len(CONFIDENCE_EDGES) + 1, 101) and np.isfinite(found).all():
+            return found
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py '
+                     '--fit_likelihood on training photos, or choose --fusion median')
 
 
 def load_network(comp_type, folder):

@@ -29,7 +29,7 @@ from lattice import estimate_table
 from models import InputError, Predictor, quality_map
 from recompression import find_earlier
 
-FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds')
+FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty')
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
                   'header_quality', 'header_standard', 'verdict')
 DECIMALS = {'seconds': 4, 'margin': 1}  # in CSV; 2 for the others
@@ -64,7 +64,7 @@ def predict_file(predictor, path, image, refine=False, runs=1):
         print(f'{path}: no patch was reliable (none more than {predictor.threshold:g} sure), '
               'so the best quality is assumed', file=sys.stderr)
     row = dict(zip(FIELDS, (str(path), prediction.quality, prediction.confident_patches,
-                            prediction.patches, seconds)))
+                            prediction.patches, seconds, prediction.uncertainty)))
     lattice = prediction.lattice
     if lattice is not None:
         grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
@@ -152,7 +152,7 @@ def main(argv=None):
         raise InputError(f'{args.in_path}: no such file or folder')
     if args.map and folder:
         raise InputError(f'{args.in_path}: --map is for one image, not for a folder')
-    predictor = Predictor(args.comp_type, args.weights, args.threshold)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
 
     qualities, failed = [], 0
     fields = FIELDS + REFINED_FIELDS * args.refine

@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -136,12 +137,12 @@ def test_csv_and_json_hold_the_same_rows_in_path_order(tiny_type, mixed_folder, 
                              '--threshold', '0', '--csv', str(out)]) == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with out.open(newline='') as file:
-        assert file.readline().strip() == 'path,quality,confident_patches,patches,seconds'
+        assert file.readline().strip() == 'path,quality,confident_patches,patches,seconds,uncertainty'
         rows = list(csv.reader(file))
     expected = [str(mixed_folder / name) for name in ('a.PNG', 'b.png', 'sub/c.png')]
     assert [row[0] for row in rows] == expected
     for row, found in zip(rows, objects):
-        assert list(found) == ['path', 'quality', 'confident_patches', 'patches', 'seconds']
+        assert list(found) == list(predict_cls.FIELDS)
         assert row[0] == found['path']
         assert float(row[1]) == pytest.approx(found['quality'], abs=0.01)
         assert [int(row[2]), int(row[3])] == [found['confident_patches'], found['patches']]
@@ -311,6 +312,27 @@ def test_evaluation_of_patches(patch_file, tmp_path, tiny_type):
     assert results['mae'] == pytest.approx(mae, rel=1e-4)
 
 
+def test_a_fitted_likelihood_is_stored_with_the_weights_and_used(
+        photo_folder, tmp_path, tiny_type, capsys):
+    weights = tmp_path / 'weights'
+    shutil.copytree(TINY_WEIGHTS, weights)
+    where = ['--in_path', str(photo_folder), '--comp_type', 'tiny', '--weights', str(weights),
+             '--out_path', str(tmp_path)]
+    assert evaluate_cls.main([*where, '--fit_likelihood', '--limit', '1']) == 0
+    assert '25600 patches of 1 photos at 100 qualities' in capsys.readouterr().out
+    assert models.Predictor('tiny', weights).log_likelihood is not None
+    assert models.Predictor('tiny', weights, threshold=90).log_likelihood is None
+    assert models.Predictor('tiny', weights, fusion='median').log_likelihood is None
+    assert evaluate_cls.main([*where, '--qualities', '20,80', '--limit', '1']) == 0
+    assert 'tiny, likelihood, cropped by (0, 0)' in capsys.readouterr().out
+
+
+def test_a_likelihood_that_is_not_there_is_a_clear_error(tiny_type, capsys):
+    assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type,
+                             '--fusion', 'likelihood']) == 2
+    assert '--fit_likelihood' in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- --refine
 
 def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, capsys):
@@ -319,8 +341,7 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
                              '--csv', str(out)]) == 0
     with out.open(newline='') as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ['path', 'quality', 'confident_patches', 'patches', 'seconds',
-                             'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
+    assert list(rows[0]) == [*predict_cls.FIELDS, 'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
                              'header_quality', 'header_standard', 'verdict']
     for row in rows:
         quality = re.search(r'_q(\d+)', row['path'])

@@ -99,6 +99,60 @@ def test_without_a_confident_patch_the_best_quality_is_assumed():
     assert fuse(np.array([[50.0, 10.0]]), 96) == models.Prediction(100.0, 0, 1)
 
 
+def spread_output(quality, patches=100, seed=0):
+    """Outputs of patches of that quality: sure ones close to it, unsure ones anywhere."""
+    rng = np.random.default_rng(seed)
+    error = rng.uniform(1, 25, patches)
+    return np.stack([100 - error, np.clip(quality + error * rng.normal(0, 1, patches) / 2, 0, 100)],
+                    axis=1)
+
+
+@pytest.fixture(scope='module')
+def likelihood():
+    return models.patch_likelihood(np.stack(
+        [models.patch_counts(spread_output(q, 4000, q)) for q in range(1, 101)]))
+
+
+@pytest.mark.parametrize('quality', [5, 30, 62, 88, 97])
+def test_the_likelihood_names_the_quality_that_its_patches_came_from(likelihood, quality):
+    found = fuse(spread_output(quality, seed=1000), 80, 100, likelihood)
+    assert abs(found.network_quality - quality) < 1
+    assert 0 < found.uncertainty < 1 and found.patches == 100
+    few = fuse(spread_output(quality, 10, seed=1000), 80, 100, likelihood)
+    assert few.uncertainty > found.uncertainty
+
+
+def test_the_likelihood_removes_a_bias_of_the_patches():
+    """Patches that answer 10 too low at every quality from 11 on."""
+    def output(quality, seed):
+        shifted = spread_output(quality, 2000, seed)
+        shifted[:, 1] = np.clip(shifted[:, 1] - 10, 0, 100)
+        return shifted
+    likelihood = models.patch_likelihood(np.stack(
+        [models.patch_counts(output(q, q)) for q in range(1, 101)]))
+    assert abs(fuse(output(60, 500), 80, 100, likelihood).network_quality - 60) < 1
+    assert abs(fuse(output(60, 500), 80).network_quality - 50) < 1
+
+
+def test_a_likelihood_without_a_confident_patch_still_gives_the_best_quality(likelihood):
+    found = fuse(spread_output(40), 100, 100, likelihood)
+    assert (found.network_quality, found.confident_patches, found.uncertainty) == (100, 0, None)
+
+
+def test_a_damaged_likelihood_file_is_named(tmp_path):
+    path = tmp_path / models.LIKELIHOOD_FILE
+    assert models.stored_likelihood(tmp_path) is None
+    with pytest.raises(InputError, match='likelihood.npz: missing'):
+        models.stored_likelihood(tmp_path, required=True)
+    for damaged in (b'', b'PK\x03\x04 no zip', b'\x80\x04.'):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match='likelihood.npz: missing or damaged'):
+            models.stored_likelihood(tmp_path)
+    np.savez(path, log_likelihood=np.zeros((100, 2, 101)))
+    with pytest.raises(InputError, match='likelihood.npz: missing or damaged'):
+        models.stored_likelihood(tmp_path)
+
+
 def test_an_unknown_type_is_answered_with_the_known_ones():
     with pytest.raises(InputError, match='jpeg_paper, jpeg_paper_k12'):
         get_comp_type('webp')
