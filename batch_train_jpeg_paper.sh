@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole training: rounds of fresh patches, each with its slice of one schedule,
-# then the confidence threshold for the new weights.
+# The whole training: rounds of fresh patches, each with its slice of one schedule, then
+# what fuses the patches of an image: their likelihood and the confidence threshold.
 #
 #   ./batch_train_jpeg_paper.sh [comp_type]     (default: jpeg_paper)
 #
@@ -54,5 +54,9 @@ for ((round = 1; round <= rounds; round++)); do
     touch "$out/round_$round.done"
     rm "$out/train_$round.h5"
 done
-python3 classifier/evaluate_cls.py --in_path "$valid_dir" --comp_type "$comp_type" \
-    --qualities 5-95:10 --crop 0,0 --crop 3,5 --find_threshold --out_path "$out"
+python3 classifier/evaluate_cls.py --in_path "$train_dir" --comp_type "$comp_type" \
+    --fit_likelihood --limit 52 --out_path "$out"
+for option in --find_threshold ''; do
+    python3 classifier/evaluate_cls.py --in_path "$valid_dir" --comp_type "$comp_type" \
+        --qualities 5-95:10 --crop 0,0 --crop 3,5 $option --out_path "$out"
+done

@@ -5,16 +5,19 @@ a dict for results.json. The first line of its docstring is the option's help.
 """
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from console import Progress, ordered_map, whole_file
+from console import Progress, ordered_map, save_figure, whole_file
 from images import compress, list_images, read_image
-from lattice import standard_tables
+from lattice import decoder_luma, standard_tables
 from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, Predictor, best_folder, extract_patches,
-                    patch_counts, patch_likelihood)
+                    fuse, patch_counts, patch_likelihood)
 from recompression import find_earlier
 
 # ---------------------------------------------------------------- --recompression
@@ -151,6 +154,141 @@ def robustness(args):
     return results
 
 
+# ---------------------------------------------------------------- --analysis
+
+SAMPLES = (8, 16, 24, 32)      # patches along an image axis
+SHRUNK = (1, 2, 4)             # photos are made this much smaller before compression
+SHARES = (0.3, 0.5, 0.7, 1.0)  # of an image's patches, the most confident ones
+SOFTNESS = 3                   # levels of confidence in which a patch's weight falls by e
+
+
+def most_confident(output, share):
+    """The median quality of that share of the patches, output (n, 2)."""
+    order = np.argsort(-output[:, 0])[:max(1, round(share * len(output)))]
+    return float(np.median(output[order, 1]))
+
+
+def weighted_median(output):
+    """The median quality, in which surer patches count for more."""
+    order = np.argsort(output[:, 1])
+    weight = np.cumsum(np.exp((output[order, 0] - 100) / SOFTNESS))
+    return float(output[order[np.searchsorted(weight, weight[-1] / 2)], 1])
+
+
+def fusion_rules(predictor):
+    """Ways to fuse an image's patches: functions from the network's output to a quality."""
+    rules = {'median above the threshold (paper)':
+             lambda output: fuse(output, predictor.threshold).quality}
+    for share in SHARES:
+        rules[f'median of the most confident {100 * share:g} %'] = partial(most_confident,
+                                                                           share=share)
+    rules['median weighted by confidence'] = weighted_median
+    if predictor.log_likelihood is not None:
+        rules['likelihood'] = lambda output: predictor.fuse(output).quality
+    return rules
+
+
+def shrunk(image, factor):
+    """The photo at 1/factor of its width and height."""
+    return image if factor == 1 else cv2.resize(image, None, fx=1 / factor, fy=1 / factor,
+                                                interpolation=cv2.INTER_AREA)
+
+
+def binned(by, values, bins=12):
+    """Means of `by` and of `values` in equally full bins of `by`: two (bins,) arrays."""
+    parts = np.array_split(np.argsort(by, kind='stable'), bins)
+    return np.array([(by[part].mean(), values[part].mean()) for part in parts]).T
+
+
+def analysis(args):
+    """what limits accuracy: fusion rule, quality, texture, confidence, samples, photo size"""
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    own = predictor.type
+    rules = fusion_rules(predictor)
+    shipped = list(rules)[-1]
+    paths = list_images(args.in_path, args.recursive)[:args.limit]
+    levels = args.qualities[4::5] or args.qualities
+    answers = {}   # rule, samples or shrinking: [quality, case by case]
+    patches = []   # of all cases: true quality, confidence, answered quality, texture
+    megapixels = {factor: [] for factor in SHRUNK}
+
+    with Progress(len(paths) * len(levels), 'images') as progress:
+        for i, path in enumerate(paths):
+            photos = {factor: shrunk(read_image(path), factor) for factor in SHRUNK}
+            for factor, photo in photos.items():
+                megapixels[factor].append(photo.shape[0] * photo.shape[1] / 1e6)
+            for j, quality in enumerate(levels, start=1):
+                coded = {factor: compress(photo, quality) for factor, photo in photos.items()}
+                cut = {f'{n} x {n} patches': extract_patches(coded[1], replace(own, samples=n))
+                       for n in SAMPLES}
+                cut |= {f'1/{factor} of the size': extract_patches(coded[factor], own)
+                        for factor in SHRUNK}
+                outputs = dict(zip(cut, predictor.run_together(list(cut.values()))))
+                whole = f'1/{SHRUNK[0]} of the size'
+                found = {name: rule(outputs[whole]) for name, rule in rules.items()}
+                found |= {name: rules[shipped](output) for name, output in outputs.items()}
+                for name, answer in found.items():
+                    answers.setdefault(name, []).append(answer)
+                texture = decoder_luma(cut[whole]).std(axis=(1, 2))
+                patches.append(np.column_stack((np.full(len(texture), quality), outputs[whole],
+                                                texture)))
+                progress.update(i * len(levels) + j, path.name)
+
+    truth = np.tile(levels, len(paths))
+    errors = {name: np.array(found) - truth for name, found in answers.items()}
+    mae = {name: float(np.abs(error).mean()) for name, error in errors.items()}
+    print('\n'.join(f'{name:36} MAE {value:.3f}' for name, value in mae.items()))
+    patches = np.concatenate(patches)
+    patch_error = np.abs(patches[:, 2] - patches[:, 0])
+    reliability = binned(patches[:, 1], patch_error)
+    texture = binned(patches[:, 3], patch_error)
+    bias = {name: [float(errors[name][truth == q].mean()) for q in levels] for name in rules}
+    sizes = {name: float(np.mean(megapixels[f]))
+             for f, name in zip(SHRUNK, (f'1/{f} of the size' for f in SHRUNK))}
+
+    save_figure(analysis_figure(levels, errors, truth, (list(rules)[0], shipped), mae, sizes,
+                                reliability, texture), args.out_path / 'analysis.png')
+    print(f'written: {args.out_path / "analysis.png"}')
+    return {'images': len(paths), 'qualities': levels, 'mae': mae, 'bias_by_quality': bias,
+            'megapixels': sizes, 'patch_error_by_confidence': reliability.tolist(),
+            'patch_error_by_texture': texture.tolist()}
+
+
+def analysis_figure(levels, errors, truth, rules, mae, sizes, reliability, texture):
+    """Six panels: error and bias by quality, reliability, texture, samples, photo size."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(13, 7.5), layout='constrained')
+    panels = figure.subplots(2, 3)
+    for rule in rules:
+        each = [errors[rule][truth == q] for q in levels]
+        panels[0, 0].plot(levels, [np.abs(e).mean() for e in each], 'o-', markersize=3, label=rule)
+        panels[0, 1].plot(levels, [e.mean() for e in each], 'o-', markersize=3, label=rule)
+    panels[0, 0].set(title='where the error sits', xlabel='true quality', ylabel='MAE')
+    panels[0, 1].set(title='bias', xlabel='true quality', ylabel='mean error')
+    panels[0, 1].axhline(0, color='gray', linewidth=0.8)
+    panels[0, 0].legend()
+    panels[0, 2].plot(100 - reliability[0], reliability[1], 'o-', label='patches')
+    panels[0, 2].axline((0, 0), slope=1, color='gray', linewidth=0.8, label='as foretold')
+    panels[0, 2].set(title='how well confidence foretells the error',
+                     xlabel='foretold error, 100 - confidence', ylabel='MAE of the patches')
+    panels[0, 2].legend()
+    panels[1, 0].plot(*texture, 'o-')
+    panels[1, 0].set(title='texture', xlabel='standard deviation of a patch\'s luma',
+                     ylabel='MAE of the patches', xscale='log')
+    panels[1, 1].plot([n * n for n in SAMPLES], [mae[f'{n} x {n} patches'] for n in SAMPLES], 'o-')
+    panels[1, 1].set(title='patches an image', xlabel='patches', ylabel='MAE', xscale='log',
+                     xticks=[n * n for n in SAMPLES], xticklabels=[n * n for n in SAMPLES])
+    panels[1, 1].minorticks_off()
+    panels[1, 2].plot(list(sizes.values()), [mae[name] for name in sizes], 'o-')
+    panels[1, 2].set(title='photos made smaller before compression', xlabel='megapixels',
+                     ylabel='MAE')
+    for panel in panels.flat:
+        panel.grid(alpha=0.3)
+    for panel in (panels[0, 0], *panels[1]):
+        panel.set_ylim(bottom=0)
+    return figure
+
+
 # ---------------------------------------------------------------- --fit_likelihood
 
 def fit_likelihood(args):
@@ -179,5 +317,5 @@ def fit_likelihood(args):
     return {'images': len(paths), 'patches': int(counts.sum())}
 
 
-STUDIES = {'recompression': recompression, 'robustness': robustness,
+STUDIES = {'recompression': recompression, 'robustness': robustness, 'analysis': analysis,
            'fit_likelihood': fit_likelihood}

@@ -137,7 +137,8 @@ def test_csv_and_json_hold_the_same_rows_in_path_order(tiny_type, mixed_folder, 
                              '--threshold', '0', '--csv', str(out)]) == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with out.open(newline='') as file:
-        assert file.readline().strip() == 'path,quality,confident_patches,patches,seconds,uncertainty'
+        assert file.readline().strip() == ('path,quality,confident_patches,patches,seconds,'
+                                           'uncertainty')
         rows = list(csv.reader(file))
     expected = [str(mixed_folder / name) for name in ('a.PNG', 'b.png', 'sub/c.png')]
     assert [row[0] for row in rows] == expected
@@ -341,8 +342,7 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
                              '--csv', str(out)]) == 0
     with out.open(newline='') as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [*predict_cls.FIELDS, 'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
-                             'header_quality', 'header_standard', 'verdict']
+    assert list(rows[0]) == [*predict_cls.FIELDS, *predict_cls.REFINED_FIELDS]
     for row in rows:
         quality = re.search(r'_q(\d+)', row['path'])
         if quality:
