@@ -41,11 +41,11 @@ def confusion_figure(truth, predicted):
     truth: (n,) in 1..100; predicted: {title: (n,)}. Every column of a panel adds up to 1.
     """
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(2 + 6 * len(predicted), 7), layout='constrained')
+    figure = Figure(figsize=(2 + 6 * len(predicted), 6.6), layout='constrained')
     panels = figure.subplots(1, len(predicted), squeeze=False)[0]
     for axes, (title, values) in zip(panels, predicted.items()):
         mesh = draw_confusion(axes, truth, values, title)
-    figure.colorbar(mesh, ax=panels, label='share of the images of that true quality',
+    figure.colorbar(mesh, ax=panels, pad=0.01, label='share of the images of that true quality',
                     format='{x:g}')
     return figure
 
