@@ -5,17 +5,15 @@
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
         --qualities 5-95:10 --crop 0,0 --crop 3,5
     python3 classifier/evaluate_cls.py --hdf5_val_path out/val.h5 --comp_type jpeg_paper
-    python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
-        --recompression
+    python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper --robustness
 
 The first compresses every image at every quality, predicts it, and writes
 results.json and confusion_matrix.png; stopped and started again, it goes on where
 it was. The second is the published protocol: ten qualities, on and off the block
-grid. The third looks at single patches. The fourth compresses every image twice and
-tells how often the first, coarser compression is found, and how often one that never
-was. With --find_threshold the confidence threshold of the lowest MAE is looked for and
-stored beside the weights; --fit_likelihood, on training photos, stores how the patches'
-answers are spread at each quality, which is the better way to fuse them.
+grid. The third looks at single patches. The last is one of several studies, each an
+option of its own. With --find_threshold the confidence threshold of the lowest MAE is
+looked for and stored beside the weights; --fit_likelihood, on training photos, stores
+how the patches' answers are spread at each quality, which is the better way to fuse them.
 """
 import argparse
 import json
@@ -29,6 +27,7 @@ import numpy as np
 from console import (Progress, add_network_options, command, count, named, ordered_map,
                      save_figure, whole_file)
 from images import compress, list_images, read_image
+from metrics import by_decade, confusion_figure, describe, error_metrics
 from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
                     confidence_loss, extract_patches, fuse, get_comp_type, refined)
 from patches import PatchFile
@@ -90,41 +89,6 @@ def parse_args(argv):
         parser.error(f'--refine and --{", --".join(STUDIES)} go with --in_path')
     args.crop = args.crop or [(0, 0)]
     return args
-
-
-# ---------------------------------------------------------------- metrics
-
-def error_metrics(truth, predicted):
-    """Metrics of predicted against true qualities, both (n,), as a JSON-able dict.
-
-    Levels of quality: mean absolute error (also for each decade of the truth) and
-    standard deviation of the error; and the shares within 0.5, 1 and 2 levels.
-    """
-    error = np.asarray(predicted, float) - truth
-    return {'count': len(error),
-            'mae': float(np.abs(error).mean()),
-            'std': float(error.std()),
-            **{f'within_{k:g}': float((np.abs(error) <= k).mean()) for k in (0.5, 1, 2)},
-            'mae_by_decade': by_decade(truth, np.abs(error))}
-
-
-def by_decade(truth, values):
-    """Means of `values` over true qualities 1-10, 11-20, ..., 91-100, where there are any."""
-    decade = (np.asarray(truth) - 1) // 10
-    return {f'{10 * d + 1}-{10 * d + 10}': float(values[decade == d].mean())
-            for d in np.unique(decade)}
-
-
-def describe(metrics):
-    """The lines that say it to people."""
-    shares = (f'within {k}: {100 * metrics[f"within_{k}"]:.1f} %' for k in ('0.5', '1', '2'))
-    lines = [f'MAE {metrics["mae"]:.3f}, standard deviation of the error {metrics["std"]:.3f}, '
-             f'{metrics["count"]} images', ', '.join(shares)]
-    return '\n'.join(lines + decade_lines(metrics['mae_by_decade'], 'MAE'))
-
-
-def decade_lines(means, title):
-    return [f'{"quality":>8}  {title}'] + [f'{d:>8}  {v:.3f}' for d, v in means.items()]
 
 
 # ---------------------------------------------------------------- whole images
@@ -222,25 +186,6 @@ def in_groups(items, size):
         yield group
 
 
-def confusion_figure(truth, predicted, title):
-    """True against predicted quality, as a figure; every column adds up to 1."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-    from sklearn.metrics import confusion_matrix
-    levels = np.arange(1, 101)
-    matrix = confusion_matrix(truth, np.clip(np.rint(predicted), 1, 100), labels=levels,
-                              normalize='true').T
-    figure = Figure(figsize=(8, 7))
-    axes = figure.add_subplot()
-    mesh = axes.pcolormesh(levels, levels, np.ma.masked_equal(matrix, 0),
-                           norm=LogNorm(0.01, 1), cmap='viridis_r')
-    axes.set(xlabel='true quality', ylabel='predicted quality', title=title, aspect='equal',
-             xticks=[1, *range(10, 101, 10)], yticks=[1, *range(10, 101, 10)])
-    axes.grid(alpha=0.2)
-    figure.colorbar(mesh, label='share of the images of that true quality', format='{x:g}')
-    return figure
-
-
 def image_mode(args, predictor):
     if args.find_threshold:
         rules = {f'threshold {t:g}': partial(fuse, threshold=t) for t in THRESHOLDS}
@@ -275,8 +220,8 @@ def image_mode(args, predictor):
         results['refined'] = float(by_lattice.mean())
         print(f'\nanswered by the lattice: {100 * results["refined"]:.2f} % of the images')
     print(f'no reliable patch: {100 * results["no_reliable_patch"]:.2f} % of the images')
-    figure = confusion_figure(truth.ravel(), predicted.ravel(),
-                              f'{predictor.type.name}, {truth.size} images')
+    title = f'{predictor.type.name}, {truth.size} images'
+    figure = confusion_figure(truth.ravel(), {title: predicted.ravel()})
     save_figure(figure, args.out_path / 'confusion_matrix.png')
     write_results(args, results)
     part.unlink()

@@ -435,18 +435,7 @@ def load_network(comp_type, folder):
     damaged, not finite, or of another compression type.
     """
     tf, _ = import_tensorflow()
-    folder = Path(folder)
-    refuse_wildcards(folder)
-    files = [folder / '.index', folder / '.data-00000-of-00001']
-    for path in files:
-        if not path.is_file():
-            raise InputError(f'{folder}: no weights there ({path.name} is missing); '
-                             'train some with train.py or name a folder with --weights')
-        with path.open('rb') as file:
-            if file.read(40).startswith(b'version https://git-lfs'):
-                raise InputError(f'{path}: a Git LFS pointer, not the weights; '
-                                 'fetch them with "git lfs pull"')
-    prefix = os.path.join(folder, '')
+    prefix = checkpoint_prefix(folder, 'train some with train.py or name a folder with --weights')
     with damage_named(folder):
         shapes = tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
     first_conv = shapes.get('layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE')
@@ -456,7 +445,26 @@ def load_network(comp_type, folder):
         known = [t.name for t in COMP_TYPES.values() if first_conv == [3, 3, 3, t.k]]
         raise InputError(f'{folder}: these weights are not of {comp_type.name}'
                          + (f'; they fit --comp_type {known[0]}' if known else ''))
-    network = build_network(comp_type)
+    return with_weights(build_network(comp_type), prefix)
+
+
+def checkpoint_prefix(folder, advice):
+    """The prefix of the checkpoint in a folder; InputError, with that advice, for none."""
+    folder = Path(folder)
+    refuse_wildcards(folder)
+    for path in (folder / '.index', folder / '.data-00000-of-00001'):
+        if not path.is_file():
+            raise InputError(f'{folder}: no weights there ({path.name} is missing); {advice}')
+        with path.open('rb') as file:
+            if file.read(40).startswith(b'version https://git-lfs'):
+                raise InputError(f'{path}: a Git LFS pointer, not the weights; '
+                                 'fetch them with "git lfs pull"')
+    return os.path.join(folder, '')
+
+
+def with_weights(network, prefix):
+    """The network with a checkpoint's weights; InputError unless all are there and finite."""
+    folder = Path(prefix)
     with damage_named(folder):
         network.load_weights(prefix).assert_existing_objects_matched().expect_partial()
     if not all(np.isfinite(w).all() for w in network.get_weights()):

@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from console import Progress, ordered_map, save_figure, whole_file
+from gen_data import sources
 from images import compress, list_images, read_image
-from lattice import decoder_luma, standard_tables
+from lattice import decoder_luma, find_quality, standard_tables
+from metrics import confusion_figure, describe, error_metrics
 from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, Predictor, best_folder, extract_patches,
                     fuse, patch_counts, patch_likelihood)
 from recompression import find_earlier
@@ -317,5 +319,50 @@ def fit_likelihood(args):
     return {'images': len(paths), 'patches': int(counts.sum())}
 
 
+# ---------------------------------------------------------------- --compare
+
+def compare(args):
+    """MobileNetV2, a JPEG-specific estimator and Q1Net side by side: compare.png
+
+    The estimator finds the quantization table of maximum likelihood (Fan and de Queiroz
+    2003, in lattice.py). Where it abstains, its answer counts as 100: "not compressed".
+    """
+    import mobilenet
+    paths = list_images(args.in_path, args.recursive)[:args.limit]
+    network = mobilenet.load(mobilenet.weights_folder())
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    answers, abstained = [], 0
+    with ThreadPoolExecutor(2) as pool:
+        paths = sources(paths, predictor.type.patch + max(args.crop[0]), pool)
+        total = len(paths) * len(args.qualities)
+        with Progress(total, 'images') as progress:
+            for path in paths:
+                look = partial(coded_and_estimated, read_image(path), args.crop[0])
+                for coded, estimate in ordered_map(pool, look, args.qualities, ahead=4):
+                    abstained += estimate is None
+                    answers.append((mobilenet.predict(network, coded), estimate or 100,
+                                    predictor.predict_all([coded])[0].quality))
+                    progress.update(len(answers), path.name)
+    truth = np.tile(args.qualities, len(paths))
+    methods = ('MobileNetV2', 'JPEG-specific, maximum likelihood', f'Q1Net, {args.comp_type}')
+    predicted = dict(zip(methods, np.array(answers).T))
+    results = {'images': len(paths), 'qualities': args.qualities, 'crop': args.crop[0],
+               'abstained': abstained / total}
+    for method, values in predicted.items():
+        results[method] = error_metrics(truth, values)
+        print(f'{method}\n{describe(results[method])}\n')
+    print(f'the JPEG-specific estimator abstained on {100 * results["abstained"]:.2f} % of the '
+          'images; its answer counts as 100 there')
+    save_figure(confusion_figure(truth, predicted), args.out_path / 'compare.png')
+    print(f'written: {args.out_path / "compare.png"}')
+    return results
+
+
+def coded_and_estimated(image, crop, quality):
+    """The image compressed and cropped by (dy, dx), and what the lattice says, or None."""
+    coded = np.ascontiguousarray(compress(image, quality)[crop[0]:, crop[1]:])
+    return coded, find_quality(coded).quality
+
+
 STUDIES = {'recompression': recompression, 'robustness': robustness, 'analysis': analysis,
-           'fit_likelihood': fit_likelihood}
+           'compare': compare, 'fit_likelihood': fit_likelihood}

@@ -21,6 +21,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from patches import PatchFile
 
 AVERAGE_DECAY = 0.999
 CHECKPOINT_SECONDS = 240
+RUN_FILE = 'run.json'  # the schedule, in out_path
 STOPPED = 130  # exit status of a training that was asked to stop
 LOSS_NAME = 'training loss'  # in TensorFlow's error when it is no finite number
 HISTORY = ('epoch', 'step', 'patches', 'learning_rate', 'loss', 'quality_mae',
@@ -50,23 +52,7 @@ def parse_args(argv):
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--base_weights', metavar='DIR',
                         help='start from these weights instead of random ones')
-    parser.add_argument('--epochs', type=count(0), help='length of the schedule (default: 50; '
-                        '0 only validates --base_weights)')
-    parser.add_argument('--batch_size', type=count(2), help='default: 1024')
-    parser.add_argument('--lr', type=number(1e-9, 1), help='highest learning rate (default: 2e-3)')
-    parser.add_argument('--warmup_steps', type=count(1),
-                        help='steps until it is reached (default: 500, at most a tenth of all)')
-    parser.add_argument('--steps_per_epoch', type=count(1), help='default: one pass over the file')
-    parser.add_argument('--seed', type=count(0), help='of weights and data order (default: 0)')
-    parser.add_argument('--until_epoch', type=count(1), metavar='N',
-                        help='stop after epoch N of the schedule, to be resumed')
-    parser.add_argument('--resume', action='store_true', help='go on with the training in out_path')
-    parser.add_argument('--out_path', default='out', metavar='DIR',
-                        help='logs and the state to resume from (default: out)')
-    parser.add_argument('--save_path', default=SAVE_FOLDER, metavar='DIR',
-                        help='best weights go to DIR/<comp_type>/best (default: classifier/save)')
-    parser.add_argument('--tensorboard', action='store_true',
-                        help='write TensorBoard logs to out_path/tensorboard')
+    add_training_options(parser, SCHEDULE, 'out')
     parser.add_argument('--verbose', action='store_true', help='describe the network and the run')
     args = parser.parse_args(argv)
     if args.epochs == 0 and not args.base_weights:
@@ -74,9 +60,38 @@ def parse_args(argv):
     return args
 
 
-def settle_schedule(args, stored_in, train_file):
-    """The schedule: as stored by the training that is resumed, else as asked for."""
-    asked = {k: getattr(args, k) for k in SCHEDULE if getattr(args, k) is not None}
+def add_training_options(parser, defaults, out_path):
+    """The options of every training script; `defaults` is a schedule as in SCHEDULE."""
+    default = {k: 'one pass over the file' if v is None else f'{v:g}' for k, v in defaults.items()}
+    parser.add_argument('--epochs', type=count(0), help='length of the schedule (default: '
+                        f'{default["epochs"]}; 0 only validates weights that are there)')
+    parser.add_argument('--batch_size', type=count(2), help=f'default: {default["batch_size"]}')
+    parser.add_argument('--lr', type=number(1e-9, 1),
+                        help=f'highest learning rate (default: {default["lr"]})')
+    parser.add_argument('--warmup_steps', type=count(1), help='steps until it is reached '
+                        f'(default: {default["warmup_steps"]}, at most a tenth of all)')
+    parser.add_argument('--steps_per_epoch', type=count(1),
+                        help=f'default: {default["steps_per_epoch"]}')
+    parser.add_argument('--seed', type=count(0),
+                        help=f'of weights and data order (default: {default["seed"]})')
+    parser.add_argument('--until_epoch', type=count(1), metavar='N',
+                        help='stop after epoch N of the schedule, to be resumed')
+    parser.add_argument('--resume', action='store_true', help='go on with the training in out_path')
+    parser.add_argument('--out_path', type=Path, default=out_path, metavar='DIR',
+                        help=f'logs and the state to resume from (default: {out_path})')
+    parser.add_argument('--save_path', default=SAVE_FOLDER, metavar='DIR',
+                        help='best weights go to DIR/<network>/best (default: classifier/save)')
+    parser.add_argument('--tensorboard', action='store_true',
+                        help='write TensorBoard logs to out_path/tensorboard')
+
+
+def settle_schedule(args, defaults):
+    """The schedule: as stored by the training that is resumed, else as asked for.
+
+    args: of `add_training_options`, and `comp_type`, the network's name.
+    """
+    stored_in = args.out_path / RUN_FILE
+    asked = {k: getattr(args, k) for k in defaults if getattr(args, k) is not None}
     asked['comp_type'] = args.comp_type
     if args.resume:
         if not stored_in.exists():
@@ -93,26 +108,21 @@ def settle_schedule(args, stored_in, train_file):
     if stored_in.exists():
         raise InputError(f'{stored_in.parent} holds another training; go on with --resume '
                          'or choose another --out_path')
-    schedule = SCHEDULE | asked
-    if schedule['steps_per_epoch'] is None:
-        schedule['steps_per_epoch'] = train_file.batches_per_pass(schedule['batch_size'])
-    return schedule
+    return defaults | asked
 
 
 class Trainer:
     """Network, running average of its weights, optimiser, and one training step.
 
-    What `validate` looks at is the average.
+    What `validate` looks at is the average. network, average: two of the same kind;
+    training starts at the first one's weights. losses: a function like
+    `confidence_loss`, (true qualities, output) -> loss and absolute quality error.
     """
 
-    def __init__(self, comp_type, schedule, base_weights=None):
+    def __init__(self, network, average, losses, schedule):
         self.tf, keras = import_tensorflow()
         tf = self.tf
-        if base_weights:
-            self.network = load_network(comp_type, base_weights)
-        else:
-            self.network = build_network(comp_type, schedule['seed'])
-        self.average = build_network(comp_type)
+        self.network, self.average, self.losses = network, average, losses
         self.average.set_weights(self.network.get_weights())
 
         total = max(schedule['epochs'] * schedule['steps_per_epoch'], 1)
@@ -125,7 +135,7 @@ class Trainer:
         self.state = tf.train.Checkpoint(network=self.network, average=self.average,
                                          optimizer=self.optimizer)
         self.step = tf.function(self._step)
-        self.validate = validator(self.average)
+        self.validate = validator(self.average, losses)
 
     @property
     def steps_done(self):
@@ -135,8 +145,7 @@ class Trainer:
         """One update; returns the batch's mean loss and mean absolute quality error."""
         tf = self.tf
         with tf.GradientTape() as tape:
-            loss, error = confidence_loss(
-                quality, self.network(tf.cast(x, tf.float32), training=True))
+            loss, error = self.losses(quality, self.network(tf.cast(x, tf.float32), training=True))
             loss = tf.debugging.check_numerics(tf.reduce_mean(loss), LOSS_NAME)
         weights = self.network.trainable_variables
         # BN statistics are averaged too: Keras keeps them over some 10 batches only.
@@ -148,6 +157,15 @@ class Trainer:
         return loss, tf.reduce_mean(error)
 
 
+def patch_trainer(comp_type, schedule, base_weights=None):
+    """The patch network's `Trainer`, from `base_weights` or from random ones."""
+    if base_weights:
+        network = load_network(comp_type, base_weights)
+    else:
+        network = build_network(comp_type, schedule['seed'])
+    return Trainer(network, build_network(comp_type), confidence_loss, schedule)
+
+
 def training_batches(file, batch_size, seed, step):
     """`PatchFile.batches` as a tf.data set that works ahead of the training step."""
     tf, _ = import_tensorflow()
@@ -157,14 +175,14 @@ def training_batches(file, batch_size, seed, step):
                           tf.TensorSpec((batch_size,), tf.uint8))).prefetch(8)
 
 
-def validator(network):
+def validator(network, losses=confidence_loss):
     """A function (patch file, batch size) -> mean loss and mean absolute quality error."""
     tf, _ = import_tensorflow()
 
     @tf.function(input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8),
                                   tf.TensorSpec((None,), tf.uint8)])
     def sums(x, quality):
-        loss, error = confidence_loss(quality, network(tf.cast(x, tf.float32), training=False))
+        loss, error = losses(quality, network(tf.cast(x, tf.float32), training=False))
         return tf.stack([tf.reduce_sum(loss), tf.reduce_sum(error)])
 
     def validate(file, batch_size):
@@ -173,10 +191,13 @@ def validator(network):
 
 
 class BestWeights:
-    """The folder of the best weights so far, only ever replaced by better ones."""
+    """The folder of the best weights so far, only ever replaced by better ones.
 
-    def __init__(self, comp_type, save_path):
-        self.folder = best_folder(comp_type, save_path)
+    load: a function, folder -> the network with the weights that are there.
+    """
+
+    def __init__(self, folder, load):
+        self.folder, self.load = folder, load
         self.old = self.folder.with_name('best.old')
         self.new = self.folder.with_name('best.part')
         if self.old.exists() and not self.folder.exists():
@@ -184,15 +205,15 @@ class BestWeights:
         self.val_loss = math.inf
         self.folder.parent.mkdir(parents=True, exist_ok=True)
 
-    def measure(self, comp_type, file, batch_size):
+    def measure(self, losses, file, batch_size):
         """Validate what is there on this file: losses on two files do not compare."""
         if (self.folder / '.index').exists():
             try:
-                network = load_network(comp_type, self.folder)
+                network = self.load(self.folder)
             except InputError as error:
                 raise InputError(f'{error}, delete that folder or choose another '
                                  '--save_path') from None
-            self.val_loss, _ = validator(network)(file, batch_size)
+            self.val_loss, _ = validator(network, losses)(file, batch_size)
 
     def offer(self, network, val_loss, threshold_from=None):
         """Keep `network` if its validation loss is lower; returns whether it was.
@@ -322,29 +343,22 @@ def train(trainer, batches, until, schedule, end_of_epoch, save, stop_file):
     return bool(stopped)
 
 
-@command
-def main(argv=None):
-    args = parse_args(argv)
-    comp_type = get_comp_type(args.comp_type)
-    train_file = PatchFile(args.hdf5_train_path, comp_type)
-    val_file = PatchFile(args.hdf5_val_path, comp_type)
-    out = Path(args.out_path)
+def run_training(args, schedule, trainer, best, train_data, val_data):
+    """Start or resume a training and see it through; returns the exit status.
+
+    args: of `add_training_options`; best: `BestWeights`; train_data, val_data:
+    `PatchFile`s, or what has their `side`, `batches`, `in_order` and length.
+    """
+    out, batch_size = args.out_path, schedule['batch_size']
+    epochs, steps_per_epoch = schedule['epochs'], schedule['steps_per_epoch']
+    base_weights = getattr(args, 'base_weights', None)
     out.mkdir(parents=True, exist_ok=True)
+    refuse_wildcards(out)
     stop_file = out / 'stop_training'
     if stop_file.exists():
         raise InputError(f'{stop_file} is there and would stop the training; delete it first')
-    run_file = out / 'run.json'
-    schedule = settle_schedule(args, run_file, train_file)
-    epochs, steps_per_epoch = schedule['epochs'], schedule['steps_per_epoch']
-    batch_size = schedule['batch_size']
-    train_file.batches_per_pass(batch_size)  # complains if there is no whole one
-
-    refuse_wildcards(out)
-    trainer = Trainer(comp_type, schedule, args.base_weights)
-    tf = trainer.tf
-    manager = tf.train.CheckpointManager(trainer.state, str(out / 'state'), max_to_keep=2)
-    best = BestWeights(comp_type, args.save_path)
-    best.measure(comp_type, val_file, batch_size)
+    manager = trainer.tf.train.CheckpointManager(trainer.state, str(out / 'state'), max_to_keep=2)
+    best.measure(trainer.losses, val_data, batch_size)
     if args.resume:
         if not manager.latest_checkpoint:
             raise InputError(f'{out}/state: no state to resume from; start again with another '
@@ -353,23 +367,19 @@ def main(argv=None):
             trainer.state.restore(manager.latest_checkpoint).assert_consumed()
     else:
         manager.save()
-        with whole_file(run_file) as file:
+        with whole_file(out / RUN_FILE) as file:
             json.dump(schedule, file, indent=1)
-    if args.verbose:
-        trainer.network.summary()
-        print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} validation '
-              f'patches, devices {[d.name for d in tf.config.list_logical_devices()]}', sep='\n')
 
     first = trainer.steps_done
-    if args.base_weights and first == 0:
-        val_loss, val_mae = trainer.validate(val_file, batch_size)
-        print(f'{args.base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
-        best.offer(trainer.average, val_loss, args.base_weights)
+    if base_weights and first == 0:
+        val_loss, val_mae = trainer.validate(val_data, batch_size)
+        print(f'{base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
+        best.offer(trainer.average, val_loss, base_weights)
     history = History(out, first, args.tensorboard)
 
     def end_of_epoch(loss, error):
-        val_loss, val_mae = trainer.validate(val_file, batch_size)
-        better = best.offer(trainer.average, val_loss, args.base_weights)
+        val_loss, val_mae = trainer.validate(val_data, batch_size)
+        better = best.offer(trainer.average, val_loss, base_weights)
         step = trainer.steps_done
         history.add(step // steps_per_epoch, step, step * batch_size, trainer.rate(step),
                     loss, error, val_loss, val_mae)
@@ -379,7 +389,7 @@ def main(argv=None):
     until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
     print(f'training from step {first} to {until} of {epochs * steps_per_epoch}, '
           f'best validation loss so far {best.val_loss:.4f}', file=sys.stderr)
-    signalled = train(trainer, training_batches(train_file, batch_size, schedule['seed'], first),
+    signalled = train(trainer, training_batches(train_data, batch_size, schedule['seed'], first),
                       until, schedule, end_of_epoch, manager.save, stop_file)
     asked = signalled or stop_file.exists()
     stop_file.unlink(missing_ok=True)
@@ -390,6 +400,25 @@ def main(argv=None):
         return STOPPED
     print(f'best validation loss {best.val_loss:.4f}: {best.folder}')
     return 0
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    comp_type = get_comp_type(args.comp_type)
+    train_file = PatchFile(args.hdf5_train_path, comp_type)
+    val_file = PatchFile(args.hdf5_val_path, comp_type)
+    schedule = settle_schedule(args, SCHEDULE)
+    per_pass = train_file.batches_per_pass(schedule['batch_size'])  # refuses less than a batch
+    schedule['steps_per_epoch'] = schedule['steps_per_epoch'] or per_pass
+    trainer = patch_trainer(comp_type, schedule, args.base_weights)
+    if args.verbose:
+        trainer.network.summary()
+        print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} validation '
+              f'patches, devices {[d.name for d in trainer.tf.config.list_logical_devices()]}',
+              sep='\n')
+    best = BestWeights(best_folder(comp_type, args.save_path), partial(load_network, comp_type))
+    return run_training(args, schedule, trainer, best, train_file, val_file)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ import gen_data
 import images
 from models import COMP_TYPES, Predictor
 from patches import PatchFile
-from train import SCHEDULE, Trainer, training_batches
+from train import SCHEDULE, patch_trainer, training_batches
 
 ROUNDS, STEPS, BATCH = 5, 10, 1024
 
@@ -32,7 +32,7 @@ def rate(work, amount):
 def benchmark_training(path, comp_type):
     """The training step on one resident batch and on the full pipeline, in turns."""
     file = PatchFile(path, comp_type)
-    trainer = Trainer(comp_type, SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000})
+    trainer = patch_trainer(comp_type, SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000})
     batches = iter(training_batches(file, BATCH, 0, 0))
     resident = next(batches)
 

@@ -22,7 +22,7 @@ import train
 from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES, TINY, TINY_WEIGHTS
 from models import COMP_TYPES
 
-SCRIPTS = ['gen_data', 'train', 'predict_cls', 'evaluate_cls', 'to_tflite']
+SCRIPTS = ['gen_data', 'train', 'mobilenet', 'predict_cls', 'evaluate_cls', 'to_tflite']
 COMPRESSED = sorted(SAMPLES.glob('*_jpeg_q*.png'))
 
 

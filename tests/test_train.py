@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import signal
+from functools import partial
 
 import h5py
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 import train
 from conftest import TINY, TINY_WEIGHTS
-from models import COMP_TYPES, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, build_network, load_network
+from models import (COMP_TYPES, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, best_folder, build_network,
+                    load_network)
 from patches import PatchFile
 
 SMALL = CompType('small', k=4, threshold=90)
@@ -32,6 +34,10 @@ def run(patch_file, folder, *more, comp_type='tiny'):
 def history(folder):
     with (folder / 'out' / 'history_cls.csv').open(newline='') as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def best_weights(folder):
+    return train.BestWeights(best_folder(TINY, folder), partial(load_network, TINY))
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_weights(patch_file, tmp_path):
@@ -56,7 +62,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(patch_file, tmp_pat
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
-    trainer = train.Trainer(TINY, train.SCHEDULE | {'epochs': 10, 'steps_per_epoch': 100})
+    trainer = train.patch_trainer(TINY, train.SCHEDULE | {'epochs': 10, 'steps_per_epoch': 100})
     rates = [float(trainer.rate(step)) for step in range(1001)]
     assert rates[0] == pytest.approx(2e-5) and np.argmax(rates) == 100
     assert max(rates) == pytest.approx(2e-3) and rates[-1] == pytest.approx(0, abs=1e-9)
@@ -97,7 +103,7 @@ def test_it_stops_cleanly_and_resumes_at_the_same_step(patch_file, tmp_path, mon
 
 
 def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path):
-    best = train.BestWeights(TINY, tmp_path)
+    best = best_weights(tmp_path)
     first, second = build_network(TINY), build_network(TINY)
     assert best.offer(first, 5.0)
     (best.folder / THRESHOLD_FILE).write_text('91\n')
@@ -112,10 +118,10 @@ def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path):
 
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path):
-    best = train.BestWeights(TINY, tmp_path)
+    best = best_weights(tmp_path)
     best.offer(build_network(TINY), 5.0)
     best.folder.rename(best.old)
-    assert (train.BestWeights(TINY, tmp_path).folder / '.index').exists()
+    assert (best_weights(tmp_path).folder / '.index').exists()
 
 
 def test_base_weights_are_validated_and_accepted(patch_file, tmp_path, capsys):

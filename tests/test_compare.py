@@ -1,0 +1,142 @@
+"""MobileNetV2, the generic baseline: its crops, its training, and the comparison with it."""
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+import evaluate_cls
+import images
+import mobilenet
+from conftest import PRISTINE
+from lattice import find_quality
+from models import import_tensorflow
+
+
+@pytest.fixture(scope='module')
+def crops(photo_folder):
+    return mobilenet.PhotoCrops(photo_folder)
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The folder where trainings leave MobileNetV2's weights, and --compare looks for them."""
+    folder = mobilenet.weights_folder(tmp_path / 'save')
+    monkeypatch.setattr(mobilenet, 'weights_folder', lambda *_: folder)
+    monkeypatch.setattr(mobilenet, 'VALIDATION_CROPS', 6)
+    return folder
+
+
+def run(photo_folder, out, *more):
+    return mobilenet.main(['--in_path', str(photo_folder), '--val_path', str(photo_folder),
+                           '--out_path', str(out), '--batch_size', '4', *more])
+
+
+def compare(folder, out, *more):
+    return evaluate_cls.main(['--in_path', str(folder), '--comp_type', 'jpeg_paper', '--compare',
+                              '--qualities', '20,60', '--limit', '2', '--out_path', str(out),
+                              *more])
+
+
+# ---------------------------------------------------------------- crops
+
+def test_crops_carry_the_quality_of_their_label_at_any_phase_of_the_grid(crops):
+    x, y = crops.crops(60, np.random.default_rng(1))
+    assert x.shape == (60, 96, 96, 3) and y.min() >= 1 and y.max() > 80
+    found = [find_quality(crop) for crop in x]
+    right = [lattice for lattice, quality in zip(found, y) if lattice.quality == quality]
+    assert len(right) >= 55  # others may be too smooth to tell
+    assert len({(lattice.grid_dy, lattice.grid_dx) for lattice in right}) > 20
+
+
+def test_a_training_goes_on_with_the_crops_it_would_have_seen(crops):
+    batches, later = crops.batches(3, seed=5), crops.batches(3, seed=5, step=2)
+    (x0, _), (x1, _), (x2, y2) = (next(batches) for _ in range(3))
+    x, y = next(later)
+    assert (x == x2).all() and (y == y2).all()
+    assert not (x0 == x1).all() and not (x1 == x2).all()
+
+
+def test_validation_crops_are_always_the_same(crops, monkeypatch):
+    monkeypatch.setattr(mobilenet, 'VALIDATION_CROPS', 7)
+    whole, parts = (list(crops.in_order(size)) for size in (7, 3))
+    assert [len(y) for _, y in parts] == [3, 3, 1]
+    assert (np.concatenate([x for x, _ in parts]) == whole[0][0]).all()
+    assert (np.concatenate([y for _, y in parts]) == whole[0][1]).all()
+
+
+# ---------------------------------------------------------------- training
+
+def small_network(seed=None):
+    """One convolution in place of MobileNetV2, which takes long to get going."""
+    _, keras = import_tensorflow()
+    kernel = keras.initializers.GlorotUniform(seed or 0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, activation='relu', kernel_initializer=kernel)(image / 255)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, 100 * keras.layers.Dense(1, 'sigmoid', kernel_initializer=kernel)(x))
+
+
+def test_slices_of_a_training_equal_one_run(photo_folder, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(mobilenet, 'build_network', small_network)
+    more = ('--epochs', '2', '--steps_per_epoch', '3', '--seed', '4')
+    assert run(photo_folder, tmp_path / 'whole', *more) == 0
+    assert run(photo_folder, tmp_path / 'slices', *more, '--until_epoch', '1') == 0
+    assert run(photo_folder, tmp_path / 'slices', '--resume') == 0
+    whole, slices = (list(csv.DictReader((tmp_path / d / 'history_cls.csv').open()))
+                     for d in ('whole', 'slices'))
+    assert [row['step'] for row in slices] == ['3', '6']
+    for a, b in zip(whole, slices):
+        assert float(a['loss']) == pytest.approx(float(b['loss']), rel=1e-3)
+        assert float(a['val_loss']) == pytest.approx(float(b['val_loss']), rel=1e-3)
+    lowest = min(float(row['val_loss']) for row in whole + slices)
+    assert float((weights / 'val_loss.txt').read_text()) == pytest.approx(lowest, abs=1e-3)
+
+
+def test_a_trained_mobilenet_is_compared(photo_folder, tmp_path, weights, capsys):
+    assert run(photo_folder, tmp_path, '--epochs', '1', '--steps_per_epoch', '2') == 0
+    assert compare(photo_folder, tmp_path, '--crop', '3,5') == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['images'] == 2 and results['crop'] == [3, 5] and results['abstained'] == 0
+    likelihood, network = 'JPEG-specific, maximum likelihood', mobilenet.load(weights)
+    assert results[likelihood]['mae'] == 0
+    assert results['Q1Net, jpeg_paper']['mae'] < 2
+    errors = []
+    for path in sorted(photo_folder.iterdir())[:2]:
+        for quality in (20, 60):
+            coded = images.compress(images.read_image(path), quality)[3:, 5:]
+            errors.append(abs(mobilenet.predict(network, coded) - quality))
+    assert results['MobileNetV2']['mae'] == pytest.approx(np.mean(errors), abs=0.01)
+    assert results['MobileNetV2']['count'] == 4
+    assert all(method in printed for method in (likelihood, 'MobileNetV2', 'Q1Net'))
+    height, width = cv2.imread(str(tmp_path / 'compare.png')).shape[:2]
+    assert width > 2 * height
+
+
+# ---------------------------------------------------------------- what cannot be used
+
+def test_an_abstaining_estimator_counts_as_100(tmp_path, weights, monkeypatch):
+    cv2.imwrite(str(tmp_path / 'flat.png'), np.full((64, 64, 3), 128, np.uint8))
+    monkeypatch.setattr(mobilenet, 'load', lambda _: small_network())
+    assert compare(tmp_path, tmp_path / 'out') == 0
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert results['abstained'] == 1
+    assert results['JPEG-specific, maximum likelihood']['mae'] == 60  # mean of 80 and 40
+
+
+def test_without_weights_a_line_says_how_to_train_them(photo_folder, tmp_path, weights, capsys):
+    assert compare(photo_folder, tmp_path) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and f'{weights}: no weights there' in error
+    assert 'train MobileNetV2 with python3 classifier/mobilenet.py --in_path' in error
+
+
+def test_photos_that_cannot_be_used_are_named(photo_folder, tmp_path, weights, capsys):
+    assert run(tmp_path / 'nowhere', tmp_path / 'out') == 2
+    assert compare(tmp_path / 'nowhere', tmp_path / 'out') == 2
+    assert capsys.readouterr().err.count('nowhere: no such folder') == 2
+    cv2.imwrite(str(tmp_path / 'small.png'), cv2.imread(str(PRISTINE[0]))[:100])
+    assert run(tmp_path, tmp_path / 'out') == 2
+    assert 'small.png: 384x100 is smaller than' in capsys.readouterr().err
