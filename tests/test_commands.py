@@ -136,12 +136,14 @@ def test_csv_and_json_hold_the_same_rows_in_path_order(tiny_type, mixed_folder, 
                              '--threshold', '0', '--csv', str(out)]) == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with out.open(newline='') as file:
-        assert file.readline().strip() == 'path,quality,confident_patches,patches,seconds'
+        assert file.readline().strip() == ','.join(predict_cls.FIELDS)
         rows = list(csv.reader(file))
     expected = [str(mixed_folder / name) for name in ('a.PNG', 'b.png', 'sub/c.png')]
     assert [row[0] for row in rows] == expected
     for row, found in zip(rows, objects):
-        assert list(found) == ['path', 'quality', 'confident_patches', 'patches', 'seconds']
+        assert list(found) == ['path', 'quality', 'confident_patches', 'patches', 'seconds',
+                               'header_quality', 'header_standard', 'verdict']
+        assert found['header_quality'] is None and row[5:] == ['', '', 'no header']
         assert row[0] == found['path']
         assert float(row[1]) == pytest.approx(found['quality'], abs=0.01)
         assert [int(row[2]), int(row[3])] == [found['confident_patches'], found['patches']]
@@ -320,8 +322,9 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
     with out.open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ['path', 'quality', 'confident_patches', 'patches', 'seconds',
-                             'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
-                             'header_quality', 'header_standard', 'verdict']
+                             'header_quality', 'header_standard', 'verdict',
+                             'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin',
+                             'evidence', 'blocks']
     for row in rows:
         quality = re.search(r'_q(\d+)', row['path'])
         if quality:
