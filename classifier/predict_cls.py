@@ -32,7 +32,7 @@ from recompression import find_earlier
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'header_quality',
           'header_standard', 'verdict')
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
-                  'blocks')
+                  'blocks', 'subsampling', 'chroma_quality')
 DECIMALS = {'seconds': 4, 'margin': 1, 'evidence': 1}  # in CSV; 2 for the others
 
 
@@ -77,7 +77,8 @@ def predict_file(predictor, path, image, refine=False, runs=1):
         return row, lines
     grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
     row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
-                                lattice.margin, lattice.evidence, lattice.blocks))
+                                lattice.margin, lattice.evidence, lattice.blocks,
+                                lattice.subsampling, lattice.chroma_quality))
     known = f': was a JPEG of quality {lattice.quality}' if lattice.quality else ''
     return row, [lattice_line(row, image), *(lines or [f'no header{known}'])]
 
@@ -94,7 +95,10 @@ def header_line(header, earlier, verdict):
 def lattice_line(row, image):
     """What the lattice says, for people."""
     if row['refined'] is not None:
-        return (f'exact quality {row["refined"]}, block grid at ({row["grid_dy"]}, '
+        chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
+        if row['chroma_quality'] not in (None, row['refined']):
+            chroma += f' (chroma of quality {row["chroma_quality"]})'
+        return (f'exact quality {row["refined"]}{chroma}, block grid at ({row["grid_dy"]}, '
                 f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
     table = estimate_table(image)
     if table.quality is not None and not table.standard:

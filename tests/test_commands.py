@@ -324,20 +324,23 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
     assert list(rows[0]) == ['path', 'quality', 'confident_patches', 'patches', 'seconds',
                              'header_quality', 'header_standard', 'verdict',
                              'network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin',
-                             'evidence', 'blocks']
+                             'evidence', 'blocks', 'subsampling', 'chroma_quality']
     for row in rows:
         quality = re.search(r'_q(\d+)', row['path'])
         if quality:
             grid = ('5', '3') if '_crop3x5' in row['path'] else ('0', '0')
             assert row['refined'] == quality[1] and float(row['quality']) == int(quality[1])
             assert (row['grid_dy'], row['grid_dx']) == grid and int(row['blocks']) > 100
+            assert float(row['evidence']) > 100
+            assert (row['subsampling'], row['chroma_quality']) == ('4:2:0', quality[1])
         else:
-            assert row['refined'] == row['grid_dy'] == row['grid_dx'] == ''
+            assert row['refined'] == row['grid_dy'] == row['grid_dx'] == row['subsampling'] == ''
             assert row['quality'] == row['network_quality']
 
 
 @pytest.mark.parametrize('name, line', [
-    ('earth_jpeg_q75_crop3x5.png', r'exact quality 75, block grid at \(5, 3\), margin \d+ nats, '),
+    ('earth_jpeg_q75_crop3x5.png',
+     r'exact quality 75, 4:2:0, block grid at \(5, 3\), margin \d+ nats, '),
     ('earth.png', "no quantization lattice to be seen: the network's answer stands")])
 def test_one_image_gets_a_line_on_its_lattice(tiny_type, capsys, name, line):
     assert predict_cls.main(['--in_path', str(SAMPLES / name), *tiny_type, '--refine']) == 0
