@@ -96,6 +96,9 @@ NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
 FEW_LUMA = 100            # up to so many blocks, chroma and exact pixels help as well
+# Of so few blocks, qualities from 80 on need more: off their grid, the edges between flat
+# blocks of a coarse table fit a fine table with up to 27 nats (1600 crops of photos).
+FINE_FROM, FINE_EVIDENCE = 80, 30.0
 HELPED = 12               # candidate phases that get that help
 PIXEL_ERROR = 0.55        # gray levels that rounding may leave between pixels and lattice
 CHROMA_WINDOWS = 144      # of 24x24 px
@@ -578,6 +581,8 @@ def _middle(fits, total):
 def _is_sure(quality, count, evidence, off, loss):
     """Whether these are of a lattice: blocks, nats, misfit, nats that other steps gain."""
     least = np.interp(quality, FINE_QUALITY, MIN_EVIDENCE)
+    if count <= FEW_LUMA and quality >= FINE_FROM:
+        least = max(least, FINE_EVIDENCE)
     most = np.interp(quality, FINE_QUALITY, MISFIT) + MISFIT_SPREAD / np.sqrt(max(1, count))
     return (evidence >= least and off <= most
             and loss <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
