@@ -364,13 +364,20 @@ def other_tables():
         yield 'Photoshop', np.array(preset['quantization'][0])
 
 
+def pillow_jpeg(image, mode='RGB', **options):
+    """The image after Pillow's JPEG encoder, decoded, and the quantization tables in its file."""
+    data = io.BytesIO()
+    Image.fromarray(image[:, :, ::-1]).convert(mode).save(data, 'JPEG', **options)
+    with Image.open(data) as coded:
+        pixels = np.asarray(coded.convert('RGB'))[:, :, ::-1]
+        return np.ascontiguousarray(pixels), coded.quantization
+
+
 def table_cases(image, index):
     """Yields a dict for each other table: what was read of it in one photo's pixels."""
     for name, table in other_tables():
-        data = io.BytesIO()
-        Image.fromarray(image[:, :, ::-1]).save(data, 'JPEG', qtables=[table.tolist()] * 2)
-        coded = np.ascontiguousarray(np.asarray(Image.open(data))[:, :, ::-1])
-        used = np.array(Image.open(data).quantization[0])
+        coded, header = pillow_jpeg(image, qtables=[table.tolist()] * 2)
+        used = np.array(header[0])
         estimate = estimate_table(coded)
         steps = estimate.steps.ravel()
         nearest = int(np.square(standard_tables() - used).sum(axis=1).argmin()) + 1
@@ -402,4 +409,41 @@ def tables(args):
     return results
 
 
-STUDIES = {'recompression': recompression, 'edited': edited, 'small': small, 'tables': tables}
+# ---------------------------------------------------------------- --subsampling
+
+CHROMA_QUALITIES = (30, 60, 75, 90)
+CHROMA_CROPS = ((0, 0), (3, 5))
+SUBSAMPLINGS = {'4:4:4': {'subsampling': 0}, '4:2:2': {'subsampling': 1},
+                '4:2:0': {'subsampling': 2}, 'gray': {'mode': 'L'}}
+
+
+def chroma_cases(image, index):
+    """Yields (subsampling, (subsampling, chroma quality) found, the quality) of one photo."""
+    for name, options in SUBSAMPLINGS.items():
+        for quality in CHROMA_QUALITIES:
+            coded, _ = pillow_jpeg(image, quality=quality, **options)
+            for dy, dx in CHROMA_CROPS:
+                found = find_quality(np.ascontiguousarray(coded[dy:, dx:]))
+                yield name, (found.subsampling, found.chroma_quality), quality
+
+
+def subsampling(args):
+    """how often --refine tells the chroma subsampling and the chroma table's quality"""
+    cases, count = over_images(args, chroma_cases)
+    results = {'images': count}
+    for title, part in (('subsampling', 0), ('chroma quality', 1)):
+        rows = {}
+        for kind in SUBSAMPLINGS:
+            told = [(found[part], (kind, quality)[part]) for name, found, quality in cases
+                    if name == kind]
+            rows[kind] = shares(['abstained' if answer is None else
+                                 'right' if answer == truth else 'wrong' for answer, truth in told])
+        if part:
+            del rows['gray']  # it has none
+        results[title] = rows
+        print_shares(rows, title)
+    return results
+
+
+STUDIES = {'recompression': recompression, 'edited': edited, 'small': small, 'tables': tables,
+           'subsampling': subsampling}

@@ -237,6 +237,13 @@ def test_the_study_of_other_tables(photo_folder, tmp_path, monkeypatch):
         assert found[name]['taken_for_standard'] == 0
 
 
+def test_the_study_of_the_chroma(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, 'CHROMA_QUALITIES', (60,))
+    found = study(photo_folder, tmp_path, 'subsampling')
+    assert all(row['cases'] == 2 and row['right'] == 1 for row in found['subsampling'].values())
+    assert found['chroma quality']['4:4:4']['right'] == 1
+
+
 def test_the_other_tables_are_whole():
     tables = [table for _, table in studies.other_tables()]
     assert all(table.shape == (64,) and 1 <= table.min() <= table.max() <= 255
