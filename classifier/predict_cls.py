@@ -5,10 +5,10 @@
     python3 classifier/predict_cls.py --in_path folder --comp_type jpeg_paper --csv qualities.csv
     python3 classifier/predict_cls.py --in_path photo.png --comp_type jpeg_paper --refine
 
-With --refine the exact integer is looked for, in the quantization lattice that decoded
-pixels lie on unless they were changed afterwards; where there is none to be seen, the
-network's answer stands. A JPEG file's header is then held against its pixels: `consistent`,
-or `recompressed` if they carry an earlier, coarser compression.
+A JPEG file's header is held against its pixels: `consistent`, or `recompressed` if they
+carry an earlier, coarser compression. With --refine the exact integer is looked for, in the
+quantization lattice that decoded pixels lie on unless they were changed afterwards; where
+there is none to be seen, the network's answer stands.
 
 A folder's images are read in the order of their paths. An image that cannot be read
 is named on stderr and left out; the exit status is then 2.
@@ -29,10 +29,11 @@ from lattice import estimate_table
 from models import InputError, Predictor, quality_map
 from recompression import find_earlier
 
-FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty')
-REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'blocks',
-                  'header_quality', 'header_standard', 'verdict')
-DECIMALS = {'seconds': 4, 'margin': 1}  # in CSV; 2 for the others
+FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
+          'header_quality', 'header_standard', 'verdict')
+REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
+                  'blocks', 'subsampling', 'chroma_quality')
+DECIMALS = {'seconds': 4, 'margin': 1, 'evidence': 1}  # in CSV; 2 for the others
 
 
 def parse_args(argv):
@@ -63,44 +64,47 @@ def predict_file(predictor, path, image, refine=False, runs=1):
     if not prediction.confident_patches and not prediction.is_refined:
         print(f'{path}: no patch was reliable (none more than {predictor.threshold:g} sure), '
               'so the best quality is assumed', file=sys.stderr)
+    header = read_header(path)
+    earlier = find_earlier(image, np.array(header.luma_table)) if header else None
+    verdict = ('no header' if header is None else
+               'consistent' if earlier.quality is None else 'recompressed')
     row = dict(zip(FIELDS, (str(path), prediction.quality, prediction.confident_patches,
-                            prediction.patches, seconds, prediction.uncertainty)))
+                            prediction.patches, seconds, prediction.uncertainty,
+                            header and header.quality, header and header.standard, verdict)))
+    lines = [] if header is None else [header_line(header, earlier, verdict)]
     lattice = prediction.lattice
-    if lattice is not None:
-        grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
-        row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
-                                    lattice.margin, lattice.blocks))
-        header = read_header(path)
-        earlier = find_earlier(image, np.array(header.luma_table)) if header else None
-        row |= {'header_quality': header and header.quality,
-                'header_standard': header and header.standard,
-                'verdict': 'no header' if header is None else
-                           'consistent' if earlier.quality is None else 'recompressed'}
-        return row, refinement_lines(row, image, header, earlier)
-    return row, []
+    if lattice is None:
+        return row, lines
+    grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
+    row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
+                                lattice.margin, lattice.evidence, lattice.blocks,
+                                lattice.subsampling, lattice.chroma_quality))
+    known = f': was a JPEG of quality {lattice.quality}' if lattice.quality else ''
+    return row, [lattice_line(row, image), *(lines or [f'no header{known}'])]
 
 
-def refinement_lines(row, image, header, earlier):
-    """What the lattice and the header say, for people: one line on each."""
+def header_line(header, earlier, verdict):
+    """What the header says and what the pixels say to that, for people."""
+    tables = '' if header.standard else ', nearest to its own tables'
+    found = '' if earlier.quality is None else (
+        f': an earlier JPEG of about quality {earlier.quality}, grid at ({earlier.grid_dy}, '
+        f'{earlier.grid_dx})')
+    return f'header says quality {header.quality}{tables}, {header.subsampling}; {verdict}{found}'
+
+
+def lattice_line(row, image):
+    """What the lattice says, for people."""
     if row['refined'] is not None:
-        yield (f'exact quality {row["refined"]}, block grid at ({row["grid_dy"]}, '
-               f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
-    else:
-        table = estimate_table(image)
-        if table.quality is not None and not table.standard:
-            yield (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
-                   f'steps known, nearest quality {table.quality}')
-        else:
-            yield "no quantization lattice to be seen: the network's answer stands"
-    if header is None:
-        yield 'no header' + (f': was a JPEG of quality {row["refined"]}' if row['refined'] else '')
-    else:
-        tables = '' if header.standard else ', nearest to its own tables'
-        found = '' if earlier.quality is None else (
-            f': an earlier JPEG of about quality {earlier.quality}, grid at ({earlier.grid_dy}, '
-            f'{earlier.grid_dx})')
-        yield (f'header says quality {header.quality}{tables}, {header.subsampling}; '
-               f'{row["verdict"]}{found}')
+        chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
+        if row['chroma_quality'] not in (None, row['refined']):
+            chroma += f' (chroma of quality {row["chroma_quality"]})'
+        return (f'exact quality {row["refined"]}{chroma}, block grid at ({row["grid_dy"]}, '
+                f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
+    table = estimate_table(image)
+    if table.quality is not None and not table.standard:
+        return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
+                f'steps known, nearest quality {table.quality}')
+    return "no quantization lattice to be seen: the network's answer stands"
 
 
 def map_figure(image, found, threshold):

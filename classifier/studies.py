@@ -3,7 +3,6 @@
 A study takes the script's parsed arguments, prints what people want to see, and returns
 a dict for results.json. The first line of its docstring is the option's help.
 """
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -11,82 +10,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from console import Progress, ordered_map, save_figure, whole_file
 from gen_data import sources
 from images import compress, list_images, read_image
-from lattice import decoder_luma, find_quality, standard_tables
+from lattice import decoder_luma, find_quality
+from lattice_studies import LATTICE_STUDIES, pillow_jpeg
 from metrics import confusion_figure, describe, error_metrics
 from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, Predictor, best_folder, extract_patches,
                     fuse, patch_counts, patch_likelihood)
-from recompression import find_earlier
-
-# ---------------------------------------------------------------- --recompression
-
-FIRST_QUALITIES = (30, 50, 60, 70, 80, 90)  # of --recompression
-LAST_QUALITIES = (50, 60, 70, 80, 90, 95, 98)
-SINGLE_QUALITIES = range(30, 99)
-
-
-def looks_at(path, index):
-    """What is found in one image, compressed twice and once.
-
-    Yields ('aligned' or 'shifted', (q1, q2), found) for the pairs q1 < q2, the shift drawn
-    by the image's number, then ('single', (None, q2), found).
-    """
-    image, tables = read_image(path), standard_tables()
-    dy, dx = np.random.default_rng(index).integers(1, 8, 2)
-
-    def found(coded, quality):
-        coded = compress(np.ascontiguousarray(coded), quality)
-        return find_earlier(coded, tables[quality - 1]).quality is not None
-
-    for q1 in FIRST_QUALITIES:
-        first = compress(image, q1)
-        for q2 in LAST_QUALITIES:
-            if q1 < q2:
-                yield 'aligned', (q1, q2), found(first, q2)
-                yield 'shifted', (q1, q2), found(first[dy:, dx:], q2)
-    for q2 in SINGLE_QUALITIES:
-        yield 'single', (None, q2), found(image, q2)
-
-
-def recompression(args):
-    """how often an earlier, coarser compression is found, on the same and on another grid"""
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
-    hits = {'aligned': {}, 'shifted': {}, 'single': {}}
-    with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
-        images = ordered_map(pool, lambda i: list(looks_at(paths[i], i)), range(len(paths)), 4)
-        for done, image in enumerate(images, start=1):
-            for kind, pair, found in image:
-                hits[kind].setdefault(pair, []).append(found)
-            progress.update(done)
-    results = {'images': len(paths)}
-    for kind in ('aligned', 'shifted'):
-        rates = {pair: float(np.mean(cell)) for pair, cell in hits[kind].items()}
-        results[kind] = {f'{q1},{q2}': rate for (q1, q2), rate in rates.items()}
-        print(f'first at q1 (rows), then at q2 (columns), {kind} grids: found, %')
-        print('     ' + ''.join(f'{q2:5}' for q2 in LAST_QUALITIES))
-        for q1 in FIRST_QUALITIES:
-            print(f'{q1:5}' + ''.join(f'{100 * rates[q1, q2]:5.0f}' if q1 < q2 else '    -'
-                                      for q2 in LAST_QUALITIES))
-    once = np.concatenate(list(hits['single'].values()))
-    results['false_alarms'] = float(once.mean())
-    print(f'compressed once, at {SINGLE_QUALITIES[0]} to {SINGLE_QUALITIES[-1]}: {once.sum()} '
-          f'false alarms in {once.size} images ({100 * once.mean():.2f} %)')
-    return results
-
 
 # ---------------------------------------------------------------- --robustness
-
-def pillow_jpeg(image, quality, mode='RGB', **options):
-    """The image, (h, w, 3) uint8 BGR, after Pillow's JPEG coder (libjpeg-turbo)."""
-    coded = io.BytesIO()
-    Image.fromarray(image[:, :, ::-1]).convert(mode).save(coded, 'JPEG', quality=quality,
-                                                          **options)
-    return np.array(Image.open(coded).convert('RGB'))[:, :, ::-1]
-
 
 def centre(image, side):
     """Its middle, at most `side` px high and wide, on the block grid."""
@@ -94,14 +28,19 @@ def centre(image, side):
     return image[top:top + side, left:left + side]
 
 
+def pillow(**options):
+    """A coder: a function (image, quality) -> pixels after Pillow's JPEG with these options."""
+    return lambda image, quality: pillow_jpeg(image, quality=quality, **options)[0]
+
+
 CODERS = {
     'OpenCV, 4:2:0': compress,
-    'Pillow, 4:2:0': lambda image, q: pillow_jpeg(image, q, subsampling=2),
-    'Pillow, 4:2:2': lambda image, q: pillow_jpeg(image, q, subsampling=1),
-    'Pillow, 4:4:4': lambda image, q: pillow_jpeg(image, q, subsampling=0),
-    'progressive': lambda image, q: pillow_jpeg(image, q, subsampling=2, progressive=True),
-    'optimised Huffman': lambda image, q: pillow_jpeg(image, q, subsampling=2, optimize=True),
-    'grayscale': lambda image, q: pillow_jpeg(image, q, 'L'),
+    'Pillow, 4:2:0': pillow(subsampling=2),
+    'Pillow, 4:2:2': pillow(subsampling=1),
+    'Pillow, 4:4:4': pillow(subsampling=0),
+    'progressive': pillow(subsampling=2, progressive=True),
+    'optimised Huffman': pillow(subsampling=2, optimize=True),
+    'grayscale': pillow(mode='L'),
     **{f'middle {side} px': lambda image, q, side=side: centre(compress(image, q), side)
        for side in (256, 128, 64)}}
 TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one after the other
@@ -364,5 +303,5 @@ def coded_and_estimated(image, crop, quality):
     return coded, find_quality(coded).quality
 
 
-STUDIES = {'recompression': recompression, 'robustness': robustness, 'analysis': analysis,
-           'compare': compare, 'fit_likelihood': fit_likelihood}
+STUDIES = {'robustness': robustness, 'analysis': analysis, 'compare': compare,
+           'fit_likelihood': fit_likelihood, **LATTICE_STUDIES}

@@ -137,13 +137,13 @@ def test_csv_and_json_hold_the_same_rows_in_path_order(tiny_type, mixed_folder, 
                              '--threshold', '0', '--csv', str(out)]) == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with out.open(newline='') as file:
-        assert file.readline().strip() == ('path,quality,confident_patches,patches,seconds,'
-                                           'uncertainty')
+        assert file.readline().strip() == ','.join(predict_cls.FIELDS)
         rows = list(csv.reader(file))
     expected = [str(mixed_folder / name) for name in ('a.PNG', 'b.png', 'sub/c.png')]
     assert [row[0] for row in rows] == expected
     for row, found in zip(rows, objects):
         assert list(found) == list(predict_cls.FIELDS)
+        assert found['header_quality'] is None and row[6:] == ['', '', 'no header']
         assert row[0] == found['path']
         assert float(row[1]) == pytest.approx(found['quality'], abs=0.01)
         assert [int(row[2]), int(row[3])] == [found['confident_patches'], found['patches']]
@@ -349,13 +349,16 @@ def test_refinement_gives_the_exact_quality_and_the_grid(tiny_type, tmp_path, ca
             grid = ('5', '3') if '_crop3x5' in row['path'] else ('0', '0')
             assert row['refined'] == quality[1] and float(row['quality']) == int(quality[1])
             assert (row['grid_dy'], row['grid_dx']) == grid and int(row['blocks']) > 100
+            assert float(row['evidence']) > 100
+            assert (row['subsampling'], row['chroma_quality']) == ('4:2:0', quality[1])
         else:
-            assert row['refined'] == row['grid_dy'] == row['grid_dx'] == ''
+            assert row['refined'] == row['grid_dy'] == row['grid_dx'] == row['subsampling'] == ''
             assert row['quality'] == row['network_quality']
 
 
 @pytest.mark.parametrize('name, line', [
-    ('earth_jpeg_q75_crop3x5.png', r'exact quality 75, block grid at \(5, 3\), margin \d+ nats, '),
+    ('earth_jpeg_q75_crop3x5.png',
+     r'exact quality 75, 4:2:0, block grid at \(5, 3\), margin \d+ nats, '),
     ('earth.png', "no quantization lattice to be seen: the network's answer stands")])
 def test_one_image_gets_a_line_on_its_lattice(tiny_type, capsys, name, line):
     assert predict_cls.main(['--in_path', str(SAMPLES / name), *tiny_type, '--refine']) == 0

@@ -1,14 +1,19 @@
 """The quantization lattice: exact where it is, silent where it is not."""
+import dataclasses
 import io
+import json
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+import chroma
+import evaluate_cls
 import images
 import lattice
-from conftest import PRISTINE
+import lattice_studies
+from conftest import PRISTINE, SAMPLES
 from lattice import estimate_table, find_quality, standard_tables
 
 
@@ -91,6 +96,67 @@ def test_it_abstains_on_what_was_never_compressed(pristine):
     assert find_quality(pristine).quality is None
 
 
+@pytest.mark.parametrize('lift', [-16, 2, 10])
+def test_a_shift_of_brightness_leaves_the_answer_to_the_ac_coefficients(photo, lift):
+    image = photo // 2 + 60  # nothing clips
+    lifted = images.compress(image, 25).astype(int) + lift
+    assert 0 < lifted.min() and lifted.max() < 255
+    assert find_quality(lifted.astype(np.uint8)).quality == 25
+
+
+def test_a_crop_of_little_texture_is_told_by_its_exact_pixels():
+    quiet = images.read_image(SAMPLES / 'earth.png') // 20 + 100
+    crop = np.ascontiguousarray(images.compress(quiet, 45)[75:139, 101:165])
+    assert lattice._judge(crop, 5, 3, None, helped=False).quality is None
+    found = find_quality(crop)
+    assert (found.quality, found.grid_dy, found.grid_dx) == (45, 5, 3)
+
+
+@pytest.mark.parametrize('quality', [30, 75, 90])
+@pytest.mark.parametrize('dy, dx', [(0, 0), (3, 5), (8, 9), (13, 2)])
+@pytest.mark.parametrize('subsampling', ['4:4:4', '4:2:2', '4:2:0'])
+@pytest.mark.parametrize('name', ['coffee.png', 'earth.png', 'raccoon.png'])
+def test_the_subsampling_is_told(name, subsampling, dy, dx, quality):
+    coded = pillow_jpeg(images.read_image(SAMPLES / name), quality=quality,
+                        subsampling=subsampling)
+    found = find_quality(np.ascontiguousarray(coded[dy:, dx:]))
+    assert (found.quality, found.subsampling) == (quality, subsampling)
+    assert found.chroma_quality in (quality, None)
+    assert found.chroma_quality == quality or subsampling != '4:4:4'
+
+
+@pytest.mark.parametrize('dy, dx', [(0, 0), (3, 5)])
+def test_a_gray_image_is_called_gray(photo, dy, dx):
+    gray = np.repeat(cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)[:, :, None], 3, axis=2)
+    found = find_quality(np.ascontiguousarray(images.compress(gray, 60)[dy:, dx:]))
+    assert (found.quality, found.subsampling, found.chroma_quality) == (60, 'gray', None)
+
+
+def test_a_chroma_table_of_another_quality_is_told_apart(photo):
+    tables = [standard_tables()[79].tolist(), standard_tables(chroma=True)[59].tolist()]
+    found = find_quality(pillow_jpeg(photo, qtables=tables, subsampling='4:4:4'))
+    assert (found.quality, found.chroma_quality) == (80, 60)
+
+
+def test_without_chroma_of_its_own_the_subsampling_is_not_guessed(photo):
+    coded = images.compress(photo, 70).astype(int)
+    coded[..., 0] += np.random.default_rng(0).integers(-3, 4, coded.shape[:2])  # Cb is gone
+    blurred = cv2.GaussianBlur(photo, (0, 0), 3)
+    for image in (np.clip(coded, 0, 255).astype(np.uint8), photo, blurred):
+        assert lattice.read_chroma(image, 0, 0).subsampling is None
+
+
+def test_upsampling_is_the_decoder_s():
+    """A JPEG at quality 100 of chroma that changes in every sample, 4:2:0 and 4:2:2."""
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(60, 190, (24, 24, 3)).astype(np.uint8), (96, 96))
+    for subsampling, vertical in (('4:2:0', True), ('4:2:2', False)):
+        windows = pillow_jpeg(image, quality=100, subsampling=subsampling)[None, 28:52, 28:52]
+        planes = chroma.colour_differences(windows, lattice.decoder_luma(windows))
+        _, same = chroma.coded_planes(planes, vertical)
+        assert same[:, 4:20, 4:20].mean() > 0.95
+
+
 @pytest.mark.parametrize('image', [
     np.full((200, 200, 3), 255, np.uint8), np.zeros((16, 16, 3), np.uint8),
     np.zeros((7, 300, 3), np.uint8),
@@ -121,3 +187,64 @@ def test_a_table_of_another_encoder_is_read_step_by_step(photo):
 def test_a_standard_table_is_called_standard(photo):
     found = estimate_table(images.compress(photo, 60))
     assert found.standard and found.quality == 60
+
+
+# ---------------------------------------------------------------- studies
+
+def study(photo_folder, out, name):
+    assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
+                              f'--{name}', '--limit', '1', '--out_path', str(out)]) == 0
+    return json.loads((out / 'results.json').read_text())
+
+
+def test_the_study_of_edited_images(photo_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(lattice_studies, 'EDITED_QUALITIES', (40,))
+    found = study(photo_folder, tmp_path, 'edited')
+    assert len(found['whole images']) == len(lattice_studies.EDITS) + 1 + len(lattice_studies.DRAWN)
+    assert found['all']['cases'] == 2 * len(found['whole images']) and found['all']['wrong'] == 0
+    assert found['whole images']['pristine']['abstained'] == 1
+    assert 'colour shift' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('edit', lattice_studies.EDITS, ids=lambda e: e.__name__)
+def test_every_edit_of_the_study_changes_the_image(photo, edit):
+    edited = edit(photo, np.random.default_rng(0))
+    assert edited.dtype == np.uint8 and edited.ndim == 3
+    assert edited.shape != photo.shape or (edited != photo).mean() > 0.3
+
+
+def test_an_answer_is_right_when_it_stands_for_the_quality():
+    answer = find_quality(np.zeros((16, 16, 3), np.uint8))
+    assert lattice_studies.outcome(answer, 50) == 'abstained'
+    answer = dataclasses.replace(answer, quality=50, qualities=(50, 51))
+    assert [lattice_studies.outcome(answer, q) for q in (50, 51, 52, None)] == [
+        'right', 'right', 'wrong', 'wrong']
+
+
+def test_the_study_of_small_crops(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lattice_studies, 'SMALL_SIDES', (64, 256))
+    found = study(photo_folder, tmp_path, 'small')
+    assert found['64']['cases'] == 20 and found['64']['wrong'] == 0
+    assert found['256']['exact'] == 1
+
+
+def test_the_study_of_other_tables(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lattice_studies, 'TABLE_QUALITIES', (60,))
+    found = study(photo_folder, tmp_path, 'tables')
+    assert found['Photoshop']['cases'] == 9 and found['Klein']['cases'] == 1
+    for name in lattice_studies.OTHER_TABLES:
+        assert found[name]['read'] > 0.4 and found[name]['right'] == 1
+        assert found[name]['taken_for_standard'] == 0
+
+
+def test_the_study_of_the_chroma(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lattice_studies, 'CHROMA_QUALITIES', (60,))
+    found = study(photo_folder, tmp_path, 'subsampling')
+    assert all(row['cases'] == 2 and row['right'] == 1 for row in found['subsampling'].values())
+    assert found['chroma quality']['4:4:4']['right'] == 1
+
+
+def test_the_other_tables_are_whole():
+    tables = [table for _, table in lattice_studies.other_tables()]
+    assert all(table.shape == (64,) and 1 <= table.min() <= table.max() <= 255
+               for table in tables)

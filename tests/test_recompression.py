@@ -9,7 +9,7 @@ import pytest
 import evaluate_cls
 import images
 import predict_cls
-import studies
+import lattice_studies
 from conftest import PRISTINE
 from lattice import standard_tables
 from recompression import find_earlier
@@ -45,29 +45,55 @@ def test_flat_and_tiny_images_have_no_history():
         assert find_earlier(image, standard_tables()[89]).quality is None
 
 
-@pytest.mark.parametrize('name, verdict, header', [
-    ('once.jpg', 'consistent', '90'), ('twice.jpg', 'recompressed', '90'),
-    ('twice.png', 'no header', '')])
-def test_the_verdict_on_a_file(photo, tmp_path, tiny_type, capsys, name, verdict, header):
+@pytest.fixture(params=[('once.jpg', 'consistent', 90), ('twice.jpg', 'recompressed', 90),
+                        ('twice.png', 'no header', None)], ids=lambda p: p[0])
+def judged_file(request, photo, tmp_path):
+    """A file, the verdict on it, and the quality that its header stands for."""
+    name, verdict, header = request.param
     image = images.compress(photo, 50) if 'twice' in name else photo
     cv2.imwrite(str(tmp_path / name), image, [cv2.IMWRITE_JPEG_QUALITY, 90]
                 if name.endswith('jpg') else [])
+    return tmp_path / name, verdict, header
+
+
+def test_the_verdict_on_a_file_needs_no_option(judged_file, tmp_path, tiny_type, capsys):
+    path, verdict, header = judged_file
     out = tmp_path / 'q.csv'
-    assert predict_cls.main(['--in_path', str(tmp_path / name), *tiny_type, '--refine',
-                             '--csv', str(out)]) == 0
+    assert predict_cls.main(['--in_path', str(path), *tiny_type, '--csv', str(out)]) == 0
     with out.open(newline='') as file:
         row = next(csv.DictReader(file))
-    assert (row['verdict'], row['header_quality']) == (verdict, header)
+    assert (row['verdict'], row['header_quality']) == (verdict, str(header or ''))
     assert row['header_standard'] == ('True' if header else '')
+    said = capsys.readouterr().out.splitlines()[1:]
+    if header is None:
+        assert not said
+    else:
+        assert len(said) == 1 and said[0].startswith(f'header says quality 90, 4:2:0; {verdict}')
+        assert ('an earlier JPEG of about quality 5' in said[0]) == (verdict == 'recompressed')
+    assert predict_cls.main(['--in_path', str(path), *tiny_type, '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found['verdict'], found['header_quality']) == (verdict, header)
+
+
+def test_with_refinement_the_last_line_is_on_the_header(judged_file, tiny_type, capsys):
+    path, verdict, header = judged_file
+    assert predict_cls.main(['--in_path', str(path), *tiny_type, '--refine']) == 0
     said = capsys.readouterr().out.splitlines()[2]
-    assert said.startswith('header says quality 90' if header else 'no header: was a JPEG of')
-    assert ('recompressed' in said) == (verdict == 'recompressed')
+    assert said.startswith(f'header says quality 90, 4:2:0; {verdict}' if header
+                           else 'no header: was a JPEG of quality 50')
+
+
+def test_a_folder_gets_one_line_an_image(photo, tmp_path, tiny_type, capsys):
+    for name in ('a.jpg', 'b.jpg'):
+        cv2.imwrite(str(tmp_path / name), photo)
+    assert predict_cls.main(['--in_path', str(tmp_path), *tiny_type]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3  # and the mean
 
 
 def test_the_table_of_detection_rates(photo_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(studies, 'FIRST_QUALITIES', (50, 90))
-    monkeypatch.setattr(studies, 'LAST_QUALITIES', (80, 95))
-    monkeypatch.setattr(studies, 'SINGLE_QUALITIES', range(70, 72))
+    monkeypatch.setattr(lattice_studies, 'FIRST_QUALITIES', (50, 90))
+    monkeypatch.setattr(lattice_studies, 'LAST_QUALITIES', (80, 95))
+    monkeypatch.setattr(lattice_studies, 'SINGLE_QUALITIES', range(70, 72))
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
                               '--recompression', '--out_path', str(tmp_path)]) == 0
     results = json.loads((tmp_path / 'results.json').read_text())

@@ -8,6 +8,7 @@ from PIL import Image
 
 import evaluate_cls
 import studies
+from lattice_studies import pillow_jpeg
 
 
 def study(name, photo_folder, tmp_path, tiny_type, *more):
@@ -33,11 +34,11 @@ def test_robustness_looks_at_every_kind_and_phase(photo_folder, tmp_path, tiny_t
 @pytest.mark.parametrize('mode, options, expected', [
     ('RGB', {'subsampling': 0}, '4:4:4'), ('RGB', {'subsampling': 1}, '4:2:2'), ('L', {}, 'gray')])
 def test_pillow_s_jpeg_has_the_chroma_it_is_named_for(photo, mode, options, expected):
-    coded = studies.pillow_jpeg(photo, 90, mode, **options)
+    coded = pillow_jpeg(photo, mode, quality=90, **options)[0]
     assert coded.shape == photo.shape and coded.dtype == np.uint8
     chroma = cv2.cvtColor(coded, cv2.COLOR_BGR2YCrCb)[:, :, 1:].astype(int)
     across = np.abs(np.diff(chroma, axis=1)).mean()
-    full = cv2.cvtColor(studies.pillow_jpeg(photo, 90, subsampling=0), cv2.COLOR_BGR2YCrCb)
+    full = cv2.cvtColor(pillow_jpeg(photo, quality=90, subsampling=0)[0], cv2.COLOR_BGR2YCrCb)
     reference = np.abs(np.diff(full[:, :, 1:].astype(int), axis=1)).mean()
     assert {'4:4:4': across == reference, '4:2:2': 0 < across < 0.9 * reference,
             'gray': across == 0}[expected]
