@@ -453,7 +453,8 @@ def read_chroma(image, dy, dx):
     coded = (coded[:, rows, columns] + 128).clip(0, 255).astype(np.uint8)
     scores = max((_plane_scores(coded, phase == p) for p in np.unique(phase)),
                  key=lambda s: s.total.max())
-    if scores.total.max() < MIN_EVIDENCE[0]:
+    top = int(scores.total.argmax())
+    if scores.total[top] < least_evidence(top + 1, len(coded)):
         return Chroma(None if kind == '4:4:4' else kind, None)
     return Chroma(kind, scores)
 
@@ -578,13 +579,19 @@ def _middle(fits, total):
     return best[len(best) // 2]
 
 
+def least_evidence(quality, count):
+    """The nats that a table of this quality needs to beat "not compressed", from that many blocks.
+
+    Fine tables fit much that is on no lattice of theirs.
+    """
+    least = np.interp(quality, FINE_QUALITY, MIN_EVIDENCE)
+    return max(least, FINE_EVIDENCE) if count <= FEW_LUMA and quality >= FINE_FROM else least
+
+
 def _is_sure(quality, count, evidence, off, loss):
     """Whether these are of a lattice: blocks, nats, misfit, nats that other steps gain."""
-    least = np.interp(quality, FINE_QUALITY, MIN_EVIDENCE)
-    if count <= FEW_LUMA and quality >= FINE_FROM:
-        least = max(least, FINE_EVIDENCE)
     most = np.interp(quality, FINE_QUALITY, MISFIT) + MISFIT_SPREAD / np.sqrt(max(1, count))
-    return (evidence >= least and off <= most
+    return (evidence >= least_evidence(quality, count) and off <= most
             and loss <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
 
 

@@ -410,14 +410,19 @@ def tables(args):
 
 # ---------------------------------------------------------------- --subsampling
 
-CHROMA_QUALITIES = (30, 60, 75, 90)
+CHROMA_QUALITIES = (10, 30, 60, 75, 90)
 CHROMA_CROPS = ((0, 0), (3, 5))
 SUBSAMPLINGS = {'4:4:4': {'subsampling': 0}, '4:2:2': {'subsampling': 1},
                 '4:2:0': {'subsampling': 2}, 'gray': {'mode': 'L'}}
 
 
 def chroma_cases(image, index):
-    """Yields (subsampling, (subsampling, chroma quality) found, the quality) of one photo."""
+    """Yields (subsampling, (subsampling, chroma quality) found, the quality) of one photo.
+
+    Nothing of a photo without colours, which is gray whatever the file's subsampling.
+    """
+    if (image == image[..., :1]).all():
+        return
     for name, options in SUBSAMPLINGS.items():
         for quality in CHROMA_QUALITIES:
             coded, _ = pillow_jpeg(image, quality=quality, **options)
