@@ -18,6 +18,7 @@ stored beside the weights.
 """
 import argparse
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console import (Progress, add_network_options, command, count, named, ordered_map,
-                     save_figure, whole_file)
+from console import (Progress, add_network_options, check_writable, command, complain, count,
+                     named, ordered_map, save_figure, whole_file)
 from images import compress, list_images, read_image
 from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
                     confidence_loss, extract_patches, fuse, get_comp_type, refined)
@@ -139,7 +140,7 @@ def evaluate_images(args, predictor, thresholds):
     part = args.out_path / 'evaluation.part'
     weights = args.weights or best_folder(predictor.type)
     run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(thresholds),
-                      [[str(p), p.stat().st_size] for p in paths],
+                      [[str(p), os.path.exists(p) and p.stat().st_size] for p in paths],
                       (Path(weights) / '.data-00000-of-00001').stat().st_mtime])
     rows = finished_rows(part, run)
     cases = [(c, q) for c in args.crop for q in args.qualities]
@@ -159,7 +160,7 @@ def evaluate_images(args, predictor, thresholds):
                         progress.update(len(rows) * len(cases) + len(row), path.name)
             except InputError as error:
                 row = None
-                print(f'evaluate_cls.py: error: {error}', file=sys.stderr)
+                complain(f'evaluate_cls.py: error: {error}')
             rows.append(row)
             print(json.dumps(row), file=file, flush=True)
     kept = [row for row in rows if row is not None]
@@ -309,7 +310,10 @@ def write_results(args, results):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    get_comp_type(args.comp_type)
+    comp_type = get_comp_type(args.comp_type)
+    stored = Path(args.weights or best_folder(comp_type)) / THRESHOLD_FILE
+    check_writable(args.out_path / 'results.json', args.out_path / 'confusion_matrix.png',
+                   stored if args.find_threshold else None)
     if args.study:
         write_results(args, args.study(args))
         return 0

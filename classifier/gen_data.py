@@ -21,7 +21,7 @@ import cv2
 import h5py
 import numpy as np
 
-from console import Progress, command, count, ordered_map
+from console import Progress, check_writable, command, complain, count, ordered_map
 from images import MAX_JPEG_SIDE, compress, list_images, read_header, read_image
 from models import COMP_TYPES, InputError, get_comp_type
 from patches import CHUNK
@@ -56,7 +56,7 @@ def sources(paths, patch_size, pool):
     """
     def problem(path):
         try:
-            height, width = read_image(path).shape[:2]
+            height, width = read_image(path, notice=warn).shape[:2]
         except InputError as error:
             return str(error)
         if min(height, width) < patch_size:
@@ -81,7 +81,7 @@ def sources(paths, patch_size, pool):
 
 
 def warn(message):
-    print(f'warning: {message}', file=sys.stderr)
+    complain(f'warning: {message}')
 
 
 def share_out(num_samples, images, qualities, rng):
@@ -211,11 +211,8 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
 def main(argv=None):
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
-    out = Path(args.out_path)
-    out.mkdir(parents=True, exist_ok=True)
-    final = out / args.hdf5_name
-    if final.is_dir() or not final.parent.is_dir():
-        raise InputError(f'{final}: no file can have that name')
+    final = Path(args.out_path) / args.hdf5_name
+    check_writable(final)
     part = final.with_name(final.name + '.part')
     save_folder = None
     if args.save_image:
