@@ -54,9 +54,11 @@ def sources(paths, patch_size, pool):
     Each is read once before any patch is made: the patches of an image that turned
     out to be damaged in the middle would be missing from the file.
     """
+    notices = []
+
     def problem(path):
         try:
-            height, width = read_image(path, notice=warn).shape[:2]
+            height, width = read_image(path, notice=notices.append).shape[:2]
         except InputError as error:
             return str(error)
         if min(height, width) < patch_size:
@@ -66,7 +68,10 @@ def sources(paths, patch_size, pool):
         return None
 
     usable = []
-    for path, reason in zip(paths, pool.map(problem, paths)):
+    problems = list(pool.map(problem, paths))  # all, for reading may keep stderr quiet
+    for notice in sorted(notices):
+        warn(notice)
+    for path, reason in zip(paths, problems):
         if reason:
             warn(f'left out: {reason}')
             continue

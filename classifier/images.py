@@ -7,6 +7,7 @@ import io
 import os
 import re
 import stat
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lattice import standard_tables
-from models import InputError
+from models import InputError, quiet
 
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP')  # Pillow tries no other, whatever the name says
@@ -27,6 +28,8 @@ MAX_JPEG_SIDE = 65_500  # px, libjpeg's limit
 JPEG_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
 SOS, EOI = 0xDA, 0xD9
 JPEG_FILLING = 2 * b''.join(b'\x00' + 16 * b'\x5a\xa5' + bytes([0xFF, 0xD0 + i]) for i in range(8))
+
+ONE_TIFF = threading.Lock()  # `quiet` is for one thread at a time
 
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit here
 warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are errors
@@ -77,7 +80,9 @@ def read_image(path, max_pixels=MAX_PIXELS, notice=None):
                 return _to_bgr(_whole_jpeg(file))
             if image.format == 'PNG':
                 _check_png(file)
-            image.load()
+            if image.format == 'TIFF':
+                with ONE_TIFF, quiet():  # libtiff writes to stderr
+                    image.load()
             return _to_bgr(image)
     except UnidentifiedImageError:
         reason = 'not an image that can be read; remove it or convert it to PNG'
@@ -110,20 +115,18 @@ def _check_png(file):
 
 
 def _whole_jpeg(file):
-    """The first image of a JPEG file, loaded.
+    """The first image of a JPEG file, such that loading it fails if it is not whole.
 
     libjpeg fills up what is missing in front of the end marker with gray and says
     nothing. So there is other data here in place of that marker. Of a single scan, the
     decoder must not ask for more than that; of several (progressive), it must not use
-    it: the pixels stay the same. OSError if they do not.
+    it: the pixels stay the same.
     """
     file.seek(0)
     data = file.read()
     end, scans = jpeg_end(data)
     if scans == 1:
-        image = Image.open(io.BytesIO(data[:end] + bytes(8)), formats=['JPEG'])
-        image.load()
-        return image
+        return Image.open(io.BytesIO(data[:end] + bytes(8)), formats=['JPEG'])
     image, again = (Image.open(io.BytesIO(data[:end] + filling + data[end:end + 2]),
                                formats=['JPEG']) for filling in (b'', JPEG_FILLING))
     if image.tobytes() != again.tobytes():
@@ -144,6 +147,7 @@ def jpeg_end(data):
 
 
 def _to_bgr(image):
+    image.load()
     if image.mode.startswith('I;16'):
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)

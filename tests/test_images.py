@@ -110,7 +110,7 @@ def test_a_jpeg_without_its_rest_is_an_error_whatever_follows(
         cut = data[:int(share * len(data))]
         for rest in (b'', b'\xff\xd9', bytes(len(data) - len(cut)), b'\xff\xd9' + data):
             path.write_bytes(cut + rest)
-            with pytest.raises(InputError, match='a.jpg: image file is truncated'):
+            with pytest.raises(InputError, match='a.jpg: (image file is truncated|broken data)'):
                 images.read_image(path)
 
 
