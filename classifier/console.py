@@ -12,6 +12,8 @@ from pathlib import Path
 
 from models import COMP_TYPES, InputError
 
+MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
+
 
 def command(main):
     """Make `main(argv=None)` return an exit status instead of raising.
@@ -139,14 +141,15 @@ def add_network_options(parser, threshold=False):
                             'beside the weights)')
 
 
-def count(minimum):
-    """An argparse type: a whole number of at least `minimum`."""
+def count(minimum, maximum=None):
+    """An argparse type: a whole number of at least `minimum`, at most `maximum`."""
     def parse(text):
         value = int(text)
-        if value < minimum:
+        if value < minimum or maximum is not None and value > maximum:
             raise ValueError
         return value
-    parse.__name__ = f'whole number from {minimum} on'  # argparse shows it in its error
+    end = 'on' if maximum is None else f'to {maximum}'
+    parse.__name__ = f'whole number from {minimum} {end}'  # argparse shows it in its error
     return parse
 
 

@@ -315,8 +315,9 @@ def main(argv=None):
     check_writable(args.out_path / 'results.json', args.out_path / 'confusion_matrix.png',
                    stored if args.find_threshold else None)
     if args.study:
-        write_results(args, args.study(args))
-        return 0
+        results = args.study(args)
+        write_results(args, results)
+        return 2 if results['left_out'] else 0
     predictor = Predictor(args.comp_type, args.weights, args.threshold)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 

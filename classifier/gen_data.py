@@ -21,7 +21,8 @@ import cv2
 import h5py
 import numpy as np
 
-from console import Progress, check_writable, command, complain, count, ordered_map
+from console import (MAX_SEED, Progress, check_writable, command, complain, count,
+                     ordered_map)
 from images import MAX_JPEG_SIDE, compress, list_images, read_header, read_image
 from models import COMP_TYPES, InputError, get_comp_type
 from patches import CHUNK
@@ -41,7 +42,7 @@ def parse_args(argv):
     parser.add_argument('--out_path', default='.', help='folder to write it to (default: here)')
     parser.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
                         help='side of the stored patches: 24 for random crops (default), 16')
-    parser.add_argument('--seed', type=count(0), default=0, metavar='S')
+    parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--save_image', action='store_true',
                         help='also write every compressed image as PNG beside the file')

@@ -113,7 +113,7 @@ def map_figure(image, found, threshold):
     """A heat map of the quality over the image; hatched where the network is unsure."""
     from matplotlib.figure import Figure
     height, width = image.shape[:2]
-    figure = Figure(figsize=(9, 1 + 8 * height / width))
+    figure = Figure(figsize=(9, 1 + 8 * min(height / width, 5)))  # a strip would be too long
     axes = figure.add_subplot()
     axes.imshow(image[:, :, 1], cmap='gray', vmin=0, vmax=255)
     rows, cols = found.quality.shape

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from console import Progress, ordered_map
+from console import Progress, complain, ordered_map
 from images import compress, list_images, read_image
 from lattice import standard_tables
+from models import InputError
 from recompression import find_earlier
 
 # ---------------------------------------------------------------- --recompression
@@ -17,15 +18,19 @@ from recompression import find_earlier
 FIRST_QUALITIES = (30, 50, 60, 70, 80, 90)  # of --recompression
 LAST_QUALITIES = (50, 60, 70, 80, 90, 95, 98)
 SINGLE_QUALITIES = range(30, 99)
+MIN_SIDE = 24  # px, so that a block is left after the shift
 
 
 def looks_at(path, index):
     """What is found in one image, compressed twice and once.
 
     Yields ('aligned' or 'shifted', (q1, q2), found) for the pairs q1 < q2, the shift drawn
-    by the image's number, then ('single', (None, q2), found).
+    by the image's number, then ('single', (None, q2), found). InputError for an image that
+    cannot be used.
     """
     image, tables = read_image(path), standard_tables()
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise InputError(f'{path}: a side of {min(image.shape[:2])} px is too small')
     dy, dx = np.random.default_rng(index).integers(1, 8, 2)
 
     def found(coded, quality):
@@ -46,13 +51,24 @@ def recompression(args):
     """how often an earlier, coarser compression is found, on the same and on another grid"""
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     hits = {'aligned': {}, 'shifted': {}, 'single': {}}
+    left_out = 0
+
+    def look(index):
+        try:
+            return list(looks_at(paths[index], index))
+        except InputError as error:
+            complain(f'evaluate_cls.py: error: {error}')
+            return None
+
     with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
-        images = ordered_map(pool, lambda i: list(looks_at(paths[i], i)), range(len(paths)), 4)
-        for done, image in enumerate(images, start=1):
-            for kind, pair, found in image:
+        for done, image in enumerate(ordered_map(pool, look, range(len(paths)), 4), start=1):
+            left_out += image is None
+            for kind, pair, found in image or ():
                 hits[kind].setdefault(pair, []).append(found)
             progress.update(done)
-    results = {'images': len(paths)}
+    if left_out == len(paths):
+        raise InputError(f'{args.in_path}: none of the images can be used')
+    results = {'images': len(paths) - left_out, 'left_out': left_out}
     for kind in ('aligned', 'shifted'):
         rates = {pair: float(np.mean(cell)) for pair, cell in hits[kind].items()}
         results[kind] = {f'{q1},{q2}': rate for (q1, q2), rate in rates.items()}

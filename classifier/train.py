@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console import Progress, command, count, number, save_figure, whole_file
+from console import (MAX_SEED, Progress, check_writable, command, count, number, save_figure,
+                     whole_file)
 from models import (COMP_TYPES, SAVE_FOLDER, THRESHOLD_FILE, VAL_LOSS_FILE, InputError, best_folder,
                     build_network, confidence_loss, damage_named, get_comp_type, import_tensorflow,
                     load_network, refuse_wildcards)
@@ -57,7 +58,8 @@ def parse_args(argv):
     parser.add_argument('--warmup_steps', type=count(1),
                         help='steps until it is reached (default: 500, at most a tenth of all)')
     parser.add_argument('--steps_per_epoch', type=count(1), help='default: one pass over the file')
-    parser.add_argument('--seed', type=count(0), help='of weights and data order (default: 0)')
+    parser.add_argument('--seed', type=count(0, MAX_SEED),
+                        help='of weights and data order (default: 0)')
     parser.add_argument('--until_epoch', type=count(1), metavar='N',
                         help='stop after epoch N of the schedule, to be resumed')
     parser.add_argument('--resume', action='store_true', help='go on with the training in out_path')
@@ -248,8 +250,12 @@ class History:
         self.csv, self.png = out / 'history_cls.csv', out / 'history_cls.png'
         self.rows = []
         if self.csv.exists():  # of the training that is resumed, up to its last state
-            with self.csv.open(newline='') as file:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            try:
+                with self.csv.open(newline='') as file:
+                    rows = [{k: float(row[k]) for k in HISTORY} for row in csv.DictReader(file)]
+            except (ValueError, KeyError, TypeError, csv.Error):
+                raise InputError(f'{self.csv}: damaged; delete it, and the history starts '
+                                 'afresh') from None
             self.rows = [row for row in rows if row['step'] <= steps_done]
         self.began = time.monotonic() - (self.rows[-1]['seconds'] if self.rows else 0)
         self.writer = None
@@ -329,7 +335,9 @@ def main(argv=None):
     train_file = PatchFile(args.hdf5_train_path, comp_type)
     val_file = PatchFile(args.hdf5_val_path, comp_type)
     out = Path(args.out_path)
-    out.mkdir(parents=True, exist_ok=True)
+    best_parent = best_folder(comp_type, args.save_path).parent
+    check_writable(*(out / name for name in ('run.json', 'history_cls.csv', 'history_cls.png')),
+                   best_parent / VAL_LOSS_FILE)
     stop_file = out / 'stop_training'
     if stop_file.exists():
         raise InputError(f'{stop_file} is there and would stop the training; delete it first')

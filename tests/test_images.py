@@ -101,7 +101,8 @@ def test_a_jpeg_without_its_rest_is_an_error_whatever_follows(
         tmp_path, rgb, progressive, subsampling):
     """libjpeg fills up with gray, silently, where an end marker follows."""
     path = tmp_path / 'a.jpg'
-    rgb.crop((0, 0, 160, 120)).save(path, subsampling=subsampling, progressive=progressive, restart_marker_blocks=7)
+    rgb.crop((0, 0, 160, 120)).save(path, subsampling=subsampling, progressive=progressive,
+                                    restart_marker_blocks=7)
     data, whole = path.read_bytes(), np.asarray(Image.open(path))[:, :, ::-1]
     assert (images.read_image(path) == whole).all()
     path.write_bytes(data + b'something else' + data)
