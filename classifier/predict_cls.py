@@ -120,7 +120,7 @@ def map_figure(image, found, threshold):
     extent = (4, 8 * cols + 4, 8 * rows + 4, 4)  # each value stands for its middle block
     heat = axes.imshow(found.quality, extent=extent, cmap='viridis', vmin=1, vmax=100, alpha=0.6)
     unsure = found.confidence < threshold - 5
-    if unsure.any():
+    if unsure.any() and min(unsure.shape) > 1:  # there is no contour on a single row
         y, x = 8 + 8 * np.arange(rows), 8 + 8 * np.arange(cols)
         axes.contourf(x, y, unsure, levels=[0.5, 1.5], colors='none', hatches=['////'])
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])

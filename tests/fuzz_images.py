@@ -5,7 +5,8 @@
 
 Each mutant of a valid file must give pixels, and then a quality in 0..100, or an
 InputError: no other exception, no crash, not more than 5 seconds of processor time and
-not 1 GB of memory. At the first that does not, the exit status is not 0, and the file stays in --keep.
+not 1 GB of memory. At the first that does not, the exit status is not 0, and the file
+stays in --keep.
 """
 import argparse
 import faulthandler

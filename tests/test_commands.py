@@ -297,6 +297,14 @@ def test_the_map_is_drawn_for_one_image(tmp_path, tiny_type, capsys):
     assert '--map is for one image' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('height, width', [(16, 16), (16, 4000), (4000, 16), (40, 24)])
+def test_the_map_of_a_small_or_narrow_image_is_drawn(tmp_path, tiny_type, photo, height, width):
+    cv2.imwrite(str(tmp_path / 'a.png'), cv2.resize(photo, (width, height)))
+    assert predict_cls.main(['--in_path', str(tmp_path / 'a.png'), *tiny_type, '--threshold', '100',
+                             '--map', str(tmp_path / 'map.png')]) == 0
+    assert cv2.imread(str(tmp_path / 'map.png')) is not None
+
+
 # ---------------------------------------------------------------- evaluate_cls.py
 
 def test_metrics_of_a_hand_worked_example():
