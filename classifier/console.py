@@ -4,11 +4,15 @@ import functools
 import itertools
 import os
 import sys
+import tempfile
 import time
+import unicodedata
 from collections import deque
 from pathlib import Path
 
 from models import COMP_TYPES, InputError
+
+MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
 
 
 def command(main):
@@ -25,13 +29,13 @@ def command(main):
         try:
             return main(argv) or 0
         except InputError as error:
-            print(f'{name}: error: {error}', file=sys.stderr)
+            complain(f'{name}: error: {error}')
         except OSError as error:  # no space, no permission, not a directory ...
             if isinstance(error, BrokenPipeError):  # the reader of our output left
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 141
             where = f'{error.filename}: ' if error.filename else ''
-            print(f'{name}: error: {where}{error.strerror or error}', file=sys.stderr)
+            complain(f'{name}: error: {where}{error.strerror or error}')
         except KeyboardInterrupt:
             print(f'{name}: stopped', file=sys.stderr)
             return 130
@@ -39,9 +43,20 @@ def command(main):
             # TensorFlow's own, such as a full disk; named by module, so as not to import it.
             if not type(error).__module__.startswith('tensorflow.'):
                 raise
-            print(f'{name}: error: {str(error).splitlines()[0]}', file=sys.stderr)
+            complain(f'{name}: error: {str(error).splitlines()[0]}')
         return 2
     return wrapped
+
+
+def printable(text):
+    """The text on one line: control characters and undecodable bytes of file names escaped."""
+    return ''.join(c if c.isprintable() or unicodedata.category(c) == 'Zs' else
+                   c.encode('unicode_escape').decode() for c in str(text))
+
+
+def complain(message):
+    """One line on stderr, whatever file names are in it."""
+    print(printable(message), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -53,6 +68,13 @@ def named(path):
         raise InputError(f'{path}: {error}') from None
 
 
+def is_special(path):
+    """Whether that is a device or pipe; InputError for a folder."""
+    if os.path.isdir(path):
+        raise InputError(f'{path}: is a folder; name a file')
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 @contextlib.contextmanager
 def whole_file(path, mode='w', keep_part=False, **kwargs):
     """Open a file for writing that gets its name only once it is complete.
@@ -62,13 +84,11 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
     and says so, for rows that were dear to compute. A device or pipe is written to
     directly, a symbolic link's target replaced. InputError for a folder's name.
     """
-    path = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise InputError(f'{path}: is a folder; name a file')
-    if path.exists() and not path.is_file():
-        with path.open(mode, **kwargs) as file:
+    if is_special(path):
+        with open(path, mode, **kwargs) as file:
             yield file
         return
+    path = Path(os.path.realpath(path))
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -79,10 +99,30 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
         os.replace(part, path)
     except BaseException:
         if keep_part and part.exists():
-            print(f'what was done so far is in {part}', file=sys.stderr)
+            complain(f'what was done so far is in {part}')
         else:
             part.unlink(missing_ok=True)
         raise
+
+
+def check_writable(*paths):
+    """InputError, before long work, if one of the files could not be written at its end.
+
+    Makes the folders that are missing, as `whole_file` does; None among them is passed over.
+    """
+    for path in map(Path, filter(None, paths)):
+        if is_special(path):
+            continue
+        path = Path(os.path.realpath(path))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+                continue
+        except FileExistsError as error:
+            reason = f'{error.filename} is not a folder'
+        except OSError as error:
+            reason = error.strerror
+        raise InputError(f'{path}: cannot be written ({reason}); choose another place')
 
 
 def save_figure(figure, path):
@@ -105,14 +145,15 @@ def add_network_options(parser, threshold=False):
                             '(default: as stored beside the weights)')
 
 
-def count(minimum):
-    """An argparse type: a whole number of at least `minimum`."""
+def count(minimum, maximum=None):
+    """An argparse type: a whole number of at least `minimum`, at most `maximum`."""
     def parse(text):
         value = int(text)
-        if value < minimum:
+        if value < minimum or maximum is not None and value > maximum:
             raise ValueError
         return value
-    parse.__name__ = f'whole number from {minimum} on'  # argparse shows it in its error
+    end = 'on' if maximum is None else f'to {maximum}'
+    parse.__name__ = f'whole number from {minimum} {end}'  # argparse shows it in its error
     return parse
 
 
@@ -173,7 +214,7 @@ class Progress:
         left = duration(pace * (self.total - done))
         text = f'{done}/{self.total} {self.unit}'
         if note:
-            text += f', {note}'
+            text += f', {printable(note)}'
         text += f', took {duration(now - self.begun)}' if last else f', ETA {left}'
         if self.terminal:
             filled = self.WIDTH * done // max(self.total, 1)

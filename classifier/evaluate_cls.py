@@ -17,6 +17,7 @@ how the patches' answers are spread at each quality, which is the better way to 
 """
 import argparse
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from console import (Progress, add_network_options, command, count, named, ordered_map,
-                     save_figure, whole_file)
+from console import (Progress, add_network_options, check_writable, command, complain, count,
+                     named, ordered_map, save_figure, whole_file)
+from gen_data import sources, usable_cores
 from images import compress, list_images, read_image
 from metrics import by_decade, confusion_figure, describe, error_metrics
 from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
@@ -35,6 +37,7 @@ from studies import STUDIES
 
 THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
 BATCH_IMAGES = 10                      # compressed images in one forward pass
+STUDY_SIDE = 256                       # px that an image of a study has at least
 
 
 def qualities(text):
@@ -107,7 +110,7 @@ def evaluate_images(args, predictor, rules):
     part = args.out_path / 'evaluation.part'
     weights = args.weights or best_folder(predictor.type)
     run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(rules),
-                      [[str(p), p.stat().st_size] for p in paths],
+                      [[str(p), os.path.exists(p) and p.stat().st_size] for p in paths],
                       [(p.name, p.stat().st_mtime) for p in sorted(Path(weights).iterdir())]])
     rows = finished_rows(part, run)
     cases = [(c, q) for c in args.crop for q in args.qualities]
@@ -127,7 +130,7 @@ def evaluate_images(args, predictor, rules):
                         progress.update(len(rows) * len(cases) + len(row), path.name)
             except InputError as error:
                 row = None
-                print(f'evaluate_cls.py: error: {error}', file=sys.stderr)
+                complain(f'evaluate_cls.py: error: {error}')
             rows.append(row)
             print(json.dumps(row), file=file, flush=True)
     kept = [row for row in rows if row is not None]
@@ -268,10 +271,16 @@ def write_results(args, results):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    get_comp_type(args.comp_type)
+    comp_type = get_comp_type(args.comp_type)
+    stored = Path(args.weights or best_folder(comp_type)) / THRESHOLD_FILE
+    check_writable(args.out_path / 'results.json', args.out_path / 'confusion_matrix.png',
+                   stored if args.find_threshold else None)
     if args.study:
-        write_results(args, args.study(args))
-        return 0
+        listed = list_images(args.in_path, args.recursive)[:args.limit]
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            paths = sources(listed, STUDY_SIDE, pool)
+        write_results(args, args.study(args, paths))
+        return 2 if len(paths) < len(listed) else 0
     predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 

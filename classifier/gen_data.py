@@ -21,7 +21,8 @@ import cv2
 import h5py
 import numpy as np
 
-from console import Progress, command, count, ordered_map
+from console import (MAX_SEED, Progress, check_writable, command, complain, count,
+                     ordered_map)
 from images import MAX_JPEG_SIDE, compress, list_images, read_header, read_image
 from models import COMP_TYPES, InputError, get_comp_type
 from patches import CHUNK
@@ -41,32 +42,37 @@ def parse_args(argv):
     parser.add_argument('--out_path', default='.', help='folder to write it to (default: here)')
     parser.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
                         help='side of the stored patches: 24 for random crops (default), 16')
-    parser.add_argument('--seed', type=count(0), default=0, metavar='S')
+    parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--save_image', action='store_true',
                         help='also write every compressed image as PNG beside the file')
     return parser.parse_args(argv)
 
 
-def sources(paths, patch_size, pool):
-    """The images that can be used; warns about the others.
+def sources(paths, side, pool):
+    """The images that can be used, of at least `side` px; warns about the others.
 
     Each is read once before any patch is made: the patches of an image that turned
     out to be damaged in the middle would be missing from the file.
     """
+    notices = []
+
     def problem(path):
         try:
-            height, width = read_image(path).shape[:2]
+            height, width = read_image(path, notice=notices.append).shape[:2]
         except InputError as error:
             return str(error)
-        if min(height, width) < patch_size:
-            return f'{path}: {width}x{height} is smaller than a patch'
+        if min(height, width) < side:
+            return f'{path}: {width}x{height} is smaller than {side}x{side}'
         if max(height, width) > MAX_JPEG_SIDE:
             return f'{path}: {width}x{height}, JPEG holds no side over {MAX_JPEG_SIDE} px'
         return None
 
     usable = []
-    for path, reason in zip(paths, pool.map(problem, paths)):
+    problems = list(pool.map(problem, paths))  # all, for reading may keep stderr quiet
+    for notice in sorted(notices):
+        warn(notice)
+    for path, reason in zip(paths, problems):
         if reason:
             warn(f'left out: {reason}')
             continue
@@ -81,7 +87,7 @@ def sources(paths, patch_size, pool):
 
 
 def warn(message):
-    print(f'warning: {message}', file=sys.stderr)
+    complain(f'warning: {message}')
 
 
 def share_out(num_samples, images, qualities, rng):
@@ -211,11 +217,8 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
 def main(argv=None):
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
-    out = Path(args.out_path)
-    out.mkdir(parents=True, exist_ok=True)
-    final = out / args.hdf5_name
-    if final.is_dir() or not final.parent.is_dir():
-        raise InputError(f'{final}: no file can have that name')
+    final = Path(args.out_path) / args.hdf5_name
+    check_writable(final)
     part = final.with_name(final.name + '.part')
     save_folder = None
     if args.save_image:

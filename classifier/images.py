@@ -3,7 +3,12 @@
 Pillow reads, because it refuses truncated files (OpenCV fills them up with grey)
 and knows every colour mode; OpenCV compresses, as in the paper.
 """
+import io
 import os
+import re
+import stat
+import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,62 +17,145 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lattice import standard_tables
-from models import InputError
+from models import InputError, quiet
 
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
+FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP')  # Pillow tries no other, whatever the name says
 MAX_PIXELS = 200_000_000
 MAX_JPEG_SIDE = 65_500  # px, libjpeg's limit
 
+# Ends entropy-coded data, unlike stuffed zeros and restart markers (ITU-T T.81, B.1.1).
+JPEG_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
+SOS, EOI = 0xDA, 0xD9
+JPEG_FILLING = 2 * b''.join(b'\x00' + 16 * b'\x5a\xa5' + bytes([0xFF, 0xD0 + i]) for i in range(8))
+
+ONE_TIFF = threading.Lock()  # `quiet` is for one thread at a time
+
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit here
+warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are errors
 
 
 def list_images(folder, recursive=False):
-    """Image files of a folder, sorted by path; InputError if there is none."""
+    """Paths to try in a folder, sorted: all of an image's extension, whatever they are.
+
+    With `recursive`, subfolders that cannot be read are among them, so that reading them
+    tells why; links to folders are not followed. InputError if there is nothing to try.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f'{folder}: no such folder')
+    unreadable = []
     if recursive:
-        paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+        walk = os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename)))
+        paths = (Path(root) / name for root, _, names in walk for name in names)
     else:
         paths = folder.iterdir()
-    found = sorted(p for p in paths if p.suffix.lower() in EXTENSIONS and not p.is_dir()
-                   and not p.is_fifo())
+    found = sorted([p for p in paths if p.suffix.lower() in EXTENSIONS] + unreadable)
     if not found:
         raise InputError(f'{folder}: no images there ({", ".join(sorted(EXTENSIONS))})'
                          + ('' if recursive else '; for its subfolders too: --recursive'))
     return found
 
 
-def read_image(path):
+def read_image(path, max_pixels=MAX_PIXELS, notice=None):
     """The pixels of an image file as they are stored: (h, w, 3) uint8 BGR.
 
     16 bits become the upper 8; alpha is dropped, not blended; gray, palette and
     CMYK become colour; an EXIF rotation is not applied, for it would turn the
-    coded blocks. InputError for anything that is no whole image.
+    coded blocks. Of several frames or pages the first is taken; `notice`, a function,
+    gets a line that says so. InputError for anything that is no whole image.
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f'{image.width}x{image.height} is over '
-                                 f'{MAX_PIXELS // 10**6} megapixels; crop it first')
-            image.load()
+        _refuse_other_than_file(path)
+        with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if not pixels:
+                raise ValueError('an image without pixels')
+            if pixels > max_pixels:
+                raise ValueError(f'{image.width}x{image.height} is over the limit of '
+                                 f'{max_pixels:,} pixels; crop it or raise --max_pixels')
+            if notice and image.format != 'MPO' and getattr(image, 'is_animated', False):
+                notice(f'{path}: holds several images, the first is taken')
+            if image.format in ('JPEG', 'MPO'):
+                return _to_bgr(_whole_jpeg(file))
+            if image.format == 'PNG':
+                _check_png(file)
+            if image.format == 'TIFF':
+                with ONE_TIFF, quiet():  # libtiff writes to stderr
+                    image.load()
             return _to_bgr(image)
     except UnidentifiedImageError:
         reason = 'not an image that can be read; remove it or convert it to PNG'
     except OSError as error:
         reason = f'{error.strerror or error}; replace it by a readable, whole file'
-    except (ValueError, SyntaxError, MemoryError) as error:
+    except ValueError as error:
         reason = error
+    except Exception as error:  # Pillow's parsers raise what they stumble over
+        reason = f'damaged ({type(error).__name__}: {error})'
     raise InputError(f'{path}: {reason}')
 
 
+def _refuse_other_than_file(path):
+    """OSError or ValueError that says why that path cannot be an image."""
+    if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):
+        raise ValueError(f'a link to {os.readlink(path)}, which is not there')
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.scandir(path).close()  # says so if it must not be read
+        raise ValueError('a folder, not an image')
+    if not stat.S_ISREG(mode):
+        raise ValueError('not a regular file')
+
+
+def _check_png(file):
+    """Pillow does not look at the checksums of a PNG's pixels, but when told to."""
+    file.seek(0)
+    Image.open(file, formats=['PNG']).verify()
+    file.seek(0)
+
+
+def _whole_jpeg(file):
+    """The first image of a JPEG file, such that loading it fails if it is not whole.
+
+    libjpeg fills up what is missing in front of the end marker with gray and says
+    nothing. So there is other data here in place of that marker. Of a single scan, the
+    decoder must not ask for more than that; of several (progressive), it must not use
+    it: the pixels stay the same.
+    """
+    file.seek(0)
+    data = file.read()
+    end, scans = jpeg_end(data)
+    if scans == 1:
+        return Image.open(io.BytesIO(data[:end] + bytes(8)), formats=['JPEG'])
+    image, again = (Image.open(io.BytesIO(data[:end] + filling + data[end:end + 2]),
+                               formats=['JPEG']) for filling in (b'', JPEG_FILLING))
+    if image.tobytes() != again.tobytes():
+        raise OSError('image file is truncated')
+    return image
+
+
+def jpeg_end(data):
+    """Where the first image of JPEG data ends (before its EOI marker), and its number of scans."""
+    position = scans = 0
+    while found := JPEG_MARKER.search(data, position + 2):
+        position, marker = found.end(), data[found.end() - 1]
+        if marker == EOI:
+            return position - 2, scans
+        scans += marker == SOS
+        position += int.from_bytes(data[position:position + 2], 'big') - 2
+    return len(data), scans
+
+
 def _to_bgr(image):
+    image.load()
     if image.mode.startswith('I;16'):
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode in ('I', 'F'):
         raise ValueError('32-bit pixels have no known range; convert it to 8 or 16 bits')
-    return np.ascontiguousarray(np.asarray(image.convert('RGB'))[:, :, ::-1])
+    if image.mode != 'RGB':
+        image = image.convert('RGB')
+    return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
 
 
 def compress(image, quality):
@@ -98,7 +186,7 @@ class JpegHeader:
 
 def read_header(path):
     """The `JpegHeader` of a JPEG file, None for other files. OSError if it cannot be read."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         if image.format not in ('JPEG', 'MPO'):
             return None
         tables, components = image.quantization, image.layer  # (id, h, v, table) each

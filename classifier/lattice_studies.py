@@ -10,23 +10,23 @@ import numpy as np
 from PIL import Image, JpegPresets
 
 from console import Progress, ordered_map
-from images import compress, list_images, read_image
+from images import compress, read_image
 from lattice import estimate_table, find_quality, get_blocks, standard_tables
 from recompression import find_earlier
 
 
-def over_images(args, cases):
-    """What `cases` yields for each image of the folder, all in one list, and how many images.
+def over_images(paths, cases):
+    """What `cases` yields for each image, all in one list.
 
     cases: a function of an image's pixels and of its number, which seeds what it draws.
     """
-    paths, found = list_images(args.in_path, args.recursive)[:args.limit], []
+    found = []
     with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
         for done, some in enumerate(ordered_map(
                 pool, lambda i: list(cases(read_image(paths[i]), i)), range(len(paths)), 4), 1):
             found += some
             progress.update(done)
-    return found, len(paths)
+    return found
 
 
 def random_crop(rng, image, side):
@@ -90,13 +90,13 @@ def looks_at(image, index):
         yield 'single', (None, q2), found(image, q2)
 
 
-def recompression(args):
+def recompression(args, paths):
     """how often an earlier, coarser compression is found, on the same and on another grid"""
     hits = {'aligned': {}, 'shifted': {}, 'single': {}}
-    cases, count = over_images(args, looks_at)
+    cases = over_images(paths, looks_at)
     for kind, pair, found in cases:
         hits[kind].setdefault(pair, []).append(found)
-    results = {'images': count}
+    results = {'images': len(paths)}
     for kind in ('aligned', 'shifted'):
         rates = {pair: float(np.mean(cell)) for pair, cell in hits[kind].items()}
         results[kind] = {f'{q1},{q2}': rate for (q1, q2), rate in rates.items()}
@@ -248,10 +248,10 @@ def edited_cases(image, index):
         yield from looks(f'drawn: {draw.__name__}', draw(image.shape, rng), None)
 
 
-def edited(args):
+def edited(args, paths):
     """how often --refine abstains on images edited after compression, or never compressed"""
-    cases, count = over_images(args, edited_cases)
-    results = {'images': count}
+    cases = over_images(paths, edited_cases)
+    results = {'images': len(paths)}
     for side in EDITED_SIDES:
         name = 'whole images' if side is None else f'{side} px crops'
         kinds = dict.fromkeys(kind for kind, _, _ in cases)
@@ -284,10 +284,10 @@ def small_cases(image, index):
                 yield side, aligned, textured, outcome(found, quality), found.quality == quality
 
 
-def small(args):
+def small(args, paths):
     """how often --refine is exact on small crops, on and off the block grid"""
-    cases, count = over_images(args, small_cases)
-    results = {'images': count}
+    cases = over_images(paths, small_cases)
+    results = {'images': len(paths)}
     print('side, px               cases   exact  abstained    right   wrong     (all in %)')
     for side in SMALL_SIDES:
         for name, chosen in (('', lambda c: True), (', on the grid', lambda c: c[1]),
@@ -387,10 +387,10 @@ def table_cases(image, index):
                'taken_for_standard': find_quality(coded).quality is not None}
 
 
-def tables(args):
+def tables(args, paths):
     """how well other encoders' luma tables are read from pixels"""
-    cases, count = over_images(args, table_cases)
-    results = {'images': count}
+    cases = over_images(paths, table_cases)
+    results = {'images': len(paths)}
     print('set         cases  steps read, %  of them right, %  said not standard, %  '
           'nearest quality off by  taken for standard, %')
     for name in [*OTHER_TABLES, 'Photoshop']:
@@ -431,10 +431,10 @@ def chroma_cases(image, index):
                 yield name, (found.subsampling, found.chroma_quality), quality
 
 
-def subsampling(args):
+def subsampling(args, paths):
     """how often --refine tells the chroma subsampling and the chroma table's quality"""
-    cases, count = over_images(args, chroma_cases)
-    results = {'images': count}
+    cases = over_images(paths, chroma_cases)
+    results = {'images': len(paths)}
     for title, part in (('subsampling', 0), ('chroma quality', 1)):
         rows = {}
         for kind in SUBSAMPLINGS:

@@ -32,10 +32,13 @@ class PatchFile:
             self.file = h5py.File(path, 'r')
         except FileNotFoundError:
             raise InputError(f'{path}: no such file; make it with gen_data.py') from None
-        except OSError:
+        except (OSError, RuntimeError, ValueError, KeyError):
             raise InputError(f'{path}: not a readable HDF5 file; '
                              'make it again with gen_data.py') from None
-        x, y = self.file.get('x_noise'), self.file.get('y_quality')
+        try:
+            x, y = self.file.get('x_noise'), self.file.get('y_quality')
+        except (OSError, RuntimeError, ValueError):
+            self._refuse('damaged')
         if not (isinstance(x, h5py.Dataset) and isinstance(y, h5py.Dataset)):
             self._refuse('the datasets x_noise and y_quality are not in it')
         if x.dtype != np.uint8 or y.dtype != np.uint8:
@@ -46,7 +49,11 @@ class PatchFile:
             self._refuse(f'its patches are {x.shape[1]} px, {self.side} px are needed')
         if len(x) != len(y) or not len(x):
             self._refuse(f'{len(x)} patches and {len(y)} qualities')
-        self.x, self.y = x, y[:]
+        try:
+            self.x, self.y = x, y[:]
+            x[0], x[-1]  # a file damaged inside fails here, not in the middle of the work
+        except OSError:
+            self._refuse('its data cannot be read')
         if self.y.min() < 1 or self.y.max() > comp_type.max_quality:
             self._refuse(f'qualities must be 1..{comp_type.max_quality}')
 

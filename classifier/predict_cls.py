@@ -11,20 +11,22 @@ quantization lattice that decoded pixels lie on unless they were changed afterwa
 there is none to be seen, the network's answer stands.
 
 A folder's images are read in the order of their paths. An image that cannot be read
-is named on stderr and left out; the exit status is then 2.
+is named on stderr and left out; the exit status is then 2, unless --ignore_errors.
 """
 import argparse
 import contextlib
 import csv
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from console import Progress, add_network_options, command, named, save_figure, whole_file
-from images import list_images, read_header, read_image
+from console import (Progress, add_network_options, check_writable, command, complain, count,
+                     named, printable, save_figure, whole_file)
+from images import MAX_PIXELS, list_images, read_header, read_image
 from lattice import estimate_table
 from models import InputError, Predictor, quality_map
 from recompression import find_earlier
@@ -48,6 +50,10 @@ def parse_args(argv):
                         help='of one image: draw where which quality is seen')
     parser.add_argument('--csv', type=Path, metavar='FILE', help=f'write {",".join(FIELDS)}')
     parser.add_argument('--json', action='store_true', help='print a JSON object for each image')
+    parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
+                        help=f'refuse larger images, unread (default: {MAX_PIXELS})')
+    parser.add_argument('--ignore_errors', action='store_true',
+                        help='exit status 0 even if images could not be read')
     return parser.parse_args(argv)
 
 
@@ -62,8 +68,8 @@ def predict_file(predictor, path, image, refine=False, runs=1):
             prediction = predictor.predict(image, refine)
             seconds = time.perf_counter() - began
     if not prediction.confident_patches and not prediction.is_refined:
-        print(f'{path}: no patch was reliable (none more than {predictor.threshold:g} sure), '
-              'so the best quality is assumed', file=sys.stderr)
+        complain(f'{path}: no patch was reliable (none more than {predictor.threshold:g} sure), '
+                 'so the best quality is assumed')
     header = read_header(path)
     earlier = find_earlier(image, np.array(header.luma_table)) if header else None
     verdict = ('no header' if header is None else
@@ -111,14 +117,14 @@ def map_figure(image, found, threshold):
     """A heat map of the quality over the image; hatched where the network is unsure."""
     from matplotlib.figure import Figure
     height, width = image.shape[:2]
-    figure = Figure(figsize=(9, 1 + 8 * height / width))
+    figure = Figure(figsize=(9, 1 + 8 * min(height / width, 5)))  # a strip would be too long
     axes = figure.add_subplot()
     axes.imshow(image[:, :, 1], cmap='gray', vmin=0, vmax=255)
     rows, cols = found.quality.shape
     extent = (4, 8 * cols + 4, 8 * rows + 4, 4)  # each value stands for its middle block
     heat = axes.imshow(found.quality, extent=extent, cmap='viridis', vmin=1, vmax=100, alpha=0.6)
     unsure = found.confidence < threshold - 5
-    if unsure.any():
+    if unsure.any() and min(unsure.shape) > 1:  # there is no contour on a single row
         y, x = 8 + 8 * np.arange(rows), 8 + 8 * np.arange(cols)
         axes.contourf(x, y, unsure, levels=[0.5, 1.5], colors='none', hatches=['////'])
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
@@ -150,12 +156,13 @@ def main(argv=None):
     folder = args.in_path.is_dir()
     if folder:
         paths = list_images(args.in_path, args.recursive)
-    elif args.in_path.exists():
+    elif os.path.lexists(args.in_path):
         paths = [args.in_path]
     else:
         raise InputError(f'{args.in_path}: no such file or folder')
     if args.map and folder:
         raise InputError(f'{args.in_path}: --map is for one image, not for a folder')
+    check_writable(args.csv, args.map)
     predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
 
     qualities, failed = [], 0
@@ -164,12 +171,12 @@ def main(argv=None):
         for i, path in enumerate(paths, start=1):
             try:
                 # The first image's first prediction also builds the graph: it is not timed.
-                image = read_image(path)
+                image = read_image(path, args.max_pixels, notice=complain)
                 row, lines = predict_file(predictor, path, image, args.refine,
                                           runs=1 if qualities else 2)
             except InputError as error:
                 failed += 1
-                print(f'predict_cls.py: error: {error}', file=sys.stderr)
+                complain(f'predict_cls.py: error: {error}')
                 continue
             qualities.append(row['quality'])
             write(row)
@@ -178,7 +185,7 @@ def main(argv=None):
                 if folder:
                     progress.update(i)
             elif folder:
-                name = path.relative_to(args.in_path)
+                name = printable(path.relative_to(args.in_path))
                 print(f'{i:3}/{len(paths)}: {name}, {row["quality"]:.1f}', flush=True)
             else:
                 print(f'predicted quality {row["quality"]:.2f}, '
@@ -191,9 +198,8 @@ def main(argv=None):
     if folder and qualities and not args.json:
         print(f'Mean: {sum(qualities) / len(qualities):.2f}')
     if failed and folder:
-        print(f'predict_cls.py: {failed} of {len(paths)} images could not be read',
-              file=sys.stderr)
-    return 2 if failed else 0
+        complain(f'predict_cls.py: {failed} of {len(paths)} images could not be read')
+    return 2 if failed and not args.ignore_errors else 0
 
 
 if __name__ == '__main__':

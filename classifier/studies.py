@@ -1,7 +1,8 @@
 """Measurements that evaluate_cls.py makes beside the plain one, each behind an option of its own.
 
-A study takes the script's parsed arguments, prints what people want to see, and returns
-a dict for results.json. The first line of its docstring is the option's help.
+A study takes the script's parsed arguments and the paths of photos that can be read and have
+256 px on each side, prints what people want to see, and returns a dict for results.json. The
+first line of its docstring is the option's help.
 """
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,8 +13,7 @@ import cv2
 import numpy as np
 
 from console import Progress, ordered_map, save_figure, whole_file
-from gen_data import sources
-from images import compress, list_images, read_image
+from images import compress, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
 from metrics import confusion_figure, describe, error_metrics
@@ -46,10 +46,9 @@ CODERS = {
 TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one after the other
 
 
-def robustness(args):
+def robustness(args, paths):
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
     predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
     tenth = args.qualities[4::10] or args.qualities
     kinds = {}    # name: [[true quality, the network's answer, the final one]]
     phases = {}   # (dy, dx): [absolute error of the network]
@@ -141,13 +140,12 @@ def binned(by, values, bins=12):
     return np.array([(by[part].mean(), values[part].mean()) for part in parts]).T
 
 
-def analysis(args):
+def analysis(args, paths):
     """what limits accuracy: fusion rule, quality, texture, confidence, samples, photo size"""
     predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
     own = predictor.type
     rules = fusion_rules(predictor)
     shipped = list(rules)[-1]
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
     levels = args.qualities[4::5] or args.qualities
     answers = {}   # rule, samples or shrinking: [quality, case by case]
     patches = []   # of all cases: true quality, confidence, answered quality, texture
@@ -232,10 +230,9 @@ def analysis_figure(levels, errors, truth, rules, mae, sizes, reliability, textu
 
 # ---------------------------------------------------------------- --fit_likelihood
 
-def fit_likelihood(args):
+def fit_likelihood(args, paths):
     """count on TRAINING photos how patches answer at each quality; store it with the weights"""
     predictor = Predictor(args.comp_type, args.weights)
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
     rng = np.random.default_rng(0)
     counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
 
@@ -260,19 +257,17 @@ def fit_likelihood(args):
 
 # ---------------------------------------------------------------- --compare
 
-def compare(args):
+def compare(args, paths):
     """MobileNetV2, a JPEG-specific estimator and Q1Net side by side: compare.png
 
     The estimator finds the quantization table of maximum likelihood (Fan and de Queiroz
     2003, in lattice.py). Where it abstains, its answer counts as 100: "not compressed".
     """
     import mobilenet
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
     network = mobilenet.load(mobilenet.weights_folder())
     predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
     answers, abstained = [], 0
     with ThreadPoolExecutor(2) as pool:
-        paths = sources(paths, predictor.type.patch + max(args.crop[0]), pool)
         total = len(paths) * len(args.qualities)
         with Progress(total, 'images') as progress:
             for path in paths:

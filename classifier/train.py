@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console import Progress, command, count, number, save_figure, whole_file
+from console import (MAX_SEED, Progress, check_writable, command, count, number, save_figure,
+                     whole_file)
 from models import (COMP_TYPES, SAVE_FOLDER, THRESHOLD_FILE, VAL_LOSS_FILE, InputError, best_folder,
                     build_network, confidence_loss, damage_named, get_comp_type, import_tensorflow,
                     load_network, refuse_wildcards)
@@ -72,7 +73,7 @@ def add_training_options(parser, defaults, out_path):
                         f'(default: {default["warmup_steps"]}, at most a tenth of all)')
     parser.add_argument('--steps_per_epoch', type=count(1),
                         help=f'default: {default["steps_per_epoch"]}')
-    parser.add_argument('--seed', type=count(0),
+    parser.add_argument('--seed', type=count(0, MAX_SEED),
                         help=f'of weights and data order (default: {default["seed"]})')
     parser.add_argument('--until_epoch', type=count(1), metavar='N',
                         help='stop after epoch N of the schedule, to be resumed')
@@ -269,8 +270,12 @@ class History:
         self.csv, self.png = out / 'history_cls.csv', out / 'history_cls.png'
         self.rows = []
         if self.csv.exists():  # of the training that is resumed, up to its last state
-            with self.csv.open(newline='') as file:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            try:
+                with self.csv.open(newline='') as file:
+                    rows = [{k: float(row[k]) for k in HISTORY} for row in csv.DictReader(file)]
+            except (ValueError, KeyError, TypeError, csv.Error):
+                raise InputError(f'{self.csv}: damaged; delete it, and the history starts '
+                                 'afresh') from None
             self.rows = [row for row in rows if row['step'] <= steps_done]
         self.began = time.monotonic() - (self.rows[-1]['seconds'] if self.rows else 0)
         self.writer = None
@@ -352,7 +357,8 @@ def run_training(args, schedule, trainer, best, train_data, val_data):
     out, batch_size = args.out_path, schedule['batch_size']
     epochs, steps_per_epoch = schedule['epochs'], schedule['steps_per_epoch']
     base_weights = getattr(args, 'base_weights', None)
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(*(out / name for name in (RUN_FILE, 'history_cls.csv', 'history_cls.png')),
+                   best.folder.parent / VAL_LOSS_FILE)
     refuse_wildcards(out)
     stop_file = out / 'stop_training'
     if stop_file.exists():

@@ -163,12 +163,101 @@ def test_an_unreadable_image_is_named_and_the_others_get_their_rows(
     assert 'Mean' in printed.out
 
 
+def test_a_folder_of_oddities_ends_with_a_row_for_each_good_image(tiny_type, tmp_path, capfd):
+    folder = tmp_path / 'in'
+    (folder / 'folder.png').mkdir(parents=True)
+    good = COMPRESSED[0].read_bytes()
+    names = ['-rf.png', 'a b.png', 'two\nlines\x1b[31m.png', os.fsdecode(b'latin\xe9.png'),
+             'umlaut \xfc \u202e.png']
+    for name in names:
+        (folder / name).write_bytes(good)
+    (folder / 'gone.png').symlink_to('nowhere')
+    (folder / 'round.png').symlink_to('round.png')
+    (folder / 'bad\nname.jpg').write_text('text')
+    (folder / 'empty.webp').touch()
+    os.mkfifo(folder / 'pipe.png')
+    out = tmp_path / 'q.csv'
+    command = ['--in_path', str(folder), *tiny_type, '--threshold', '0']
+    assert predict_cls.main([*command, '--csv', str(out)]) == 2
+    printed = capfd.readouterr()
+    lines = printed.out.splitlines()
+    assert len(lines) == 6 and lines[-1].startswith('Mean: ')
+    assert r'two\nlines\x1b[31m.png, ' in printed.out and r'latin\udce9.png, ' in printed.out
+    assert 'umlaut \xfc \\u202e.png, ' in printed.out
+    errors = [line for line in printed.err.splitlines() if ': error: ' in line]
+    assert len(errors) == 6 and r'bad\nname.jpg: not an image' in errors[0]
+    assert '6 of 11 images could not be read' in printed.err
+    with out.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
+        assert [row['path'] for row in csv.DictReader(file)] == sorted(str(folder / n)
+                                                                       for n in names)
+    assert predict_cls.main([*command, '--json', '--ignore_errors']) == 0
+    found = [json.loads(line)['path'] for line in capfd.readouterr().out.splitlines()]
+    assert found == sorted(str(folder / name) for name in names)
+
+
+def test_printing_does_not_depend_on_the_terminal_s_encoding(tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    (folder / os.fsdecode(b'\xff\xc3\xbc.png')).write_bytes(COMPRESSED[0].read_bytes())
+    for encoding in ('ascii', 'utf-8'):
+        result = subprocess.run([sys.executable, REPOSITORY / 'classifier' / 'predict_cls.py',
+                                 '--in_path', folder, '--comp_type', 'jpeg_paper'],
+                                env=os.environ | {'PYTHONIOENCODING': encoding},
+                                capture_output=True)
+        assert result.returncode == 0 and rb'\udcff' in result.stdout
+
+
+def test_the_pixel_limit_can_be_set(tiny_type, capsys):
+    assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type, '--max_pixels', '99']) == 2
+    assert 'is over the limit of 99 pixels' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('options', [
+    ['--csv', '{}'], ['--map', '{}'], ['--csv', '{}/file/a.csv'], ['--map', '{}/file/a/b.png']])
+def test_an_output_that_cannot_be_written_is_named_before_the_work(
+        options, tiny_type, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(predict_cls, 'Predictor', None)
+    options = [option.format(tmp_path) for option in options]
+    assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type, *options]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and f'error: {options[1]}: ' in error[0]
+
+
+@pytest.mark.parametrize('name', ['results.json', 'confusion_matrix.png'])
+def test_results_that_cannot_be_written_are_named_before_the_work(
+        photo_folder, tmp_path, tiny_type, monkeypatch, capsys, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(evaluate_cls, 'Predictor', None)
+    assert evaluate(photo_folder, tmp_path, tiny_type) == 2
+    assert f'{name}: is a folder' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason='root may write everywhere')
+def test_a_read_only_folder_is_named_before_the_work(tiny_type, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict_cls, 'Predictor', None)
+    tmp_path.chmod(0o500)
+    assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type,
+                             '--csv', str(tmp_path / 'a.csv')]) == 2
+    assert 'a.csv: cannot be written (Permission denied)' in capsys.readouterr().err
+
+
+def test_damaged_images_give_an_error_or_a_quality_and_nothing_else():
+    """FUZZ_MUTANTS=100000 makes it a long run."""
+    mutants = os.environ.get('FUZZ_MUTANTS', '2000')
+    result = typed('tests/fuzz_images.py', '--mutants', mutants)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.splitlines()[-1].startswith(f'{mutants} mutants of 22 files, ')
+    assert result.stderr == ''
+
+
 @pytest.mark.parametrize('options, reason', [
     (['--in_path', 'missing.png'], 'missing.png: no such file or folder'),
     (['--in_path', str(SAMPLES / 'README.md')], 'README.md: not an image'),
     (['--in_path', str(REPOSITORY / 'classifier')], 'no images there'),
     (['--in_path', str(PRISTINE[0]), '--weights', 'nowhere'], 'nowhere: no weights there'),
-    (['--in_path', str(PRISTINE[0]), '--csv', '/dev/null/a.csv'], '/dev/null: ')])
+    (['--in_path', str(PRISTINE[0]), '--csv', '/dev/null/a.csv'],
+     '/dev/null/a.csv: cannot be written (/dev/null is not a folder)')])
 def test_what_cannot_be_used_gets_one_clear_line(options, reason, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert predict_cls.main([*options, '--comp_type', 'jpeg_paper']) == 2
@@ -208,6 +297,14 @@ def test_the_map_is_drawn_for_one_image(tmp_path, tiny_type, capsys):
     assert cv2.imread(str(out)).shape[0] > 300
     assert predict_cls.main(['--in_path', str(SAMPLES), *tiny_type, '--map', str(out)]) == 2
     assert '--map is for one image' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('height, width', [(16, 16), (16, 4000), (4000, 16), (40, 24)])
+def test_the_map_of_a_small_or_narrow_image_is_drawn(tmp_path, tiny_type, photo, height, width):
+    cv2.imwrite(str(tmp_path / 'a.png'), cv2.resize(photo, (width, height)))
+    assert predict_cls.main(['--in_path', str(tmp_path / 'a.png'), *tiny_type, '--threshold', '100',
+                             '--map', str(tmp_path / 'map.png')]) == 0
+    assert cv2.imread(str(tmp_path / 'map.png')) is not None
 
 
 # ---------------------------------------------------------------- evaluate_cls.py

@@ -118,7 +118,7 @@ def test_a_trained_mobilenet_is_compared(photo_folder, tmp_path, weights, capsys
 # ---------------------------------------------------------------- what cannot be used
 
 def test_an_abstaining_estimator_counts_as_100(tmp_path, weights, monkeypatch):
-    cv2.imwrite(str(tmp_path / 'flat.png'), np.full((64, 64, 3), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / 'flat.png'), np.full((256, 256, 3), 128, np.uint8))
     monkeypatch.setattr(mobilenet, 'load', lambda _: small_network())
     assert compare(tmp_path, tmp_path / 'out') == 0
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())

@@ -6,6 +6,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import gen_data
 import images
@@ -214,6 +215,11 @@ X, Y = numbered(40)
     (X.astype(np.float32), Y, None, 'must be uint8'),
     (X[:, :15, :15], Y, None, '15 px, 16 px are needed'),
     (X[..., 0], Y, None, r'must be \(N, side, side, 3\)'),
+    (X, np.uint8(1), None, r'y_quality \(N,\)'),
+    (h5py.Empty('u1'), Y, None, r'must be \(N, side, side, 3\)'),
+    (h5py.SoftLink('/gone'), Y, None, 'not in it'),
+    (h5py.ExternalLink('gone.h5', '/x'), Y, None, 'not in it'),
+    (X, Y.astype(np.int64), None, 'must be uint8'),
     (X, Y[:-1], None, '40 patches and 39 qualities'),
     (X[:0], Y[:0], None, '0 patches'),
     (X, Y * 0, None, 'qualities must be 1..100'),
@@ -230,3 +236,54 @@ def test_a_damaged_file_is_refused(tmp_path, patch_file):
     for name, reason in (('a', 'not a readable'), ('b', 'not a readable'), ('c', 'no such file')):
         with pytest.raises(InputError, match=reason):
             PatchFile(tmp_path / f'{name}.h5', PAPER)
+
+
+def test_a_file_damaged_inside_is_refused_before_the_work(tmp_path):
+    path = tmp_path / 'a.h5'
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('x_noise', data=X, chunks=(10, 16, 16, 3), compression='gzip')
+        file['y_quality'] = Y
+        at = file['x_noise'].id.get_chunk_info(3).byte_offset
+    data = bytearray(path.read_bytes())
+    data[at:at + 8] = b'\xff' * 8
+    path.write_bytes(data)
+    with pytest.raises(InputError, match='a.h5: its data cannot be read'):
+        PatchFile(path, PAPER)
+
+
+def test_an_empty_hdf5_file_and_a_folder_are_refused(tmp_path):
+    h5py.File(tmp_path / 'a.h5', 'w').close()
+    with pytest.raises(InputError, match='a.h5: the datasets x_noise and y_quality are not in it'):
+        PatchFile(tmp_path / 'a.h5', PAPER)
+    with pytest.raises(InputError, match='not a readable HDF5 file'):
+        PatchFile(tmp_path, PAPER)
+
+
+@pytest.mark.parametrize('name', ['p.h5', 'file/p.h5'])
+def test_an_output_that_cannot_be_written_is_named_before_the_work(
+        photo_folder, tmp_path, monkeypatch, capsys, name):
+    (tmp_path / 'p.h5').mkdir()
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(gen_data, 'list_images', None)
+    assert generate(photo_folder, (tmp_path / name).parent) == 2
+    assert f'{name}: ' in capsys.readouterr().err
+
+
+def test_oddities_among_the_sources_are_named_and_left_out(photo, tmp_path, capfd):
+    cv2.imwrite(str(tmp_path / 'a.png'), photo[:40, :40])
+    (tmp_path / 'b.png').symlink_to('gone')
+    (tmp_path / 'c.png').mkdir()
+    Image.fromarray(photo[:40, :40]).save(tmp_path / 'd.tif', save_all=True,
+                                          append_images=[Image.new('RGB', (40, 40))])
+    assert generate(tmp_path, tmp_path) == 0
+    printed = capfd.readouterr()
+    assert 'b.png: a link to gone' in printed.err and 'c.png: a folder' in printed.err
+    assert printed.err.count('d.tif: holds several images') == 1
+    assert 'from 2 images' in printed.out
+
+
+@pytest.mark.parametrize('seed', ['-1', str(2 ** 64), str(2 ** 70)])
+def test_a_seed_out_of_range_is_a_usage_error(tmp_path, capsys, seed):
+    with pytest.raises(SystemExit, match='2'):
+        generate(tmp_path, tmp_path, '--seed', seed)
+    assert 'whole number from 0 to 4294967295' in capsys.readouterr().err

@@ -1,4 +1,6 @@
 """Image files become the pixels that were coded, or one clear error."""
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -84,10 +86,118 @@ def test_float_pixels_are_refused(tmp_path, rgb):
         stored(tmp_path, rgb.convert('F'), 'a.tif')
 
 
-def test_an_image_past_the_pixel_limit_is_refused_unread(tmp_path, rgb, monkeypatch):
-    monkeypatch.setattr(images, 'MAX_PIXELS', 100_000)
-    with pytest.raises(InputError, match='400x300 is over'):
-        stored(tmp_path, rgb)
+@pytest.mark.parametrize('name', ['a.png', 'a.jpg', 'a.webp', 'a.tif', 'a.bmp'])
+def test_an_image_past_the_pixel_limit_is_refused_unread(tmp_path, rgb, name, monkeypatch):
+    rgb.save(tmp_path / name)
+    assert images.read_image(tmp_path / name, max_pixels=120_000).shape == (300, 400, 3)
+    monkeypatch.setattr(Image.Image, 'load', None)
+    with pytest.raises(InputError, match=f'{name}: 400x300 is over the limit of 119,999 pixels'):
+        images.read_image(tmp_path / name, max_pixels=119_999)
+
+
+@pytest.mark.parametrize('subsampling', ['4:4:4', '4:2:2', '4:2:0'])
+@pytest.mark.parametrize('progressive', [False, True])
+def test_a_jpeg_without_its_rest_is_an_error_whatever_follows(
+        tmp_path, rgb, progressive, subsampling):
+    """libjpeg fills up with gray, silently, where an end marker follows."""
+    path = tmp_path / 'a.jpg'
+    rgb.crop((0, 0, 160, 120)).save(path, subsampling=subsampling, progressive=progressive,
+                                    restart_marker_blocks=7)
+    data, whole = path.read_bytes(), np.asarray(Image.open(path))[:, :, ::-1]
+    assert (images.read_image(path) == whole).all()
+    path.write_bytes(data + b'something else' + data)
+    assert (images.read_image(path) == whole).all()
+    for share in (0.2, 0.5, 0.9, 0.99):
+        cut = data[:int(share * len(data))]
+        for rest in (b'', b'\xff\xd9', bytes(len(data) - len(cut)), b'\xff\xd9' + data):
+            path.write_bytes(cut + rest)
+            with pytest.raises(InputError, match='a.jpg: (image file is truncated|broken data)'):
+                images.read_image(path)
+
+
+def test_every_flipped_bit_of_a_png_is_noticed(tmp_path, photo):
+    data = bytearray(cv2.imencode('.png', photo[:40, :40])[1].tobytes())
+    for at in range(8, len(data), 97):
+        flipped = data.copy()
+        flipped[at] ^= 16
+        (tmp_path / 'a.png').write_bytes(flipped)
+        with pytest.raises(InputError, match='a.png: '):
+            images.read_image(tmp_path / 'a.png')
+
+
+@pytest.mark.parametrize('transform, expected', [(0, [135, 60, 85]), (2, None)])
+def test_cmyk_and_ycck_jpegs_become_colour(tmp_path, transform, expected):
+    """The Adobe marker's last byte tells whether the four planes are CMYK or YCCK."""
+    inks = Image.new('CMYK', (64, 48), (170, 195, 120, 0))
+    inks.save(tmp_path / 'a.jpg', quality=95)
+    data = bytearray((tmp_path / 'a.jpg').read_bytes())
+    at = data.index(b'Adobe') + 11
+    assert data[at] == 0
+    data[at] = transform
+    (tmp_path / 'a.jpg').write_bytes(data)
+    if transform == 2:  # inks are stored inverted, and so comes out what Y, Cb and Cr stand for
+        y, cb, cr = 255 - 170, 255 - 195, 255 - 120
+        rgb = (y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128),
+               y + 1.772 * (cb - 128))
+        expected = 255 - np.clip(rgb, 0, 255)[::-1]
+    assert np.abs(images.read_image(tmp_path / 'a.jpg') - np.array(expected)).max() <= 3
+
+
+@pytest.mark.parametrize('name, options', [('a.png', {}), ('a.webp', {'lossless': True}),
+                                           ('a.tif', {})])
+def test_of_several_frames_the_first_is_taken_with_a_notice(tmp_path, photo, rgb, name, options):
+    rgb.save(tmp_path / name, save_all=True, append_images=[Image.new('RGB', rgb.size)], **options)
+    notices = []
+    assert (images.read_image(tmp_path / name, notice=notices.append) == photo).all()
+    assert notices == [f'{tmp_path / name}: holds several images, the first is taken']
+    rgb.save(tmp_path / name, **options)
+    images.read_image(tmp_path / name, notice=notices.append)
+    assert len(notices) == 1
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'EPS', 'PPM', 'TGA', 'ICO', 'JPEG2000'])
+def test_other_formats_are_refused_whatever_their_name(tmp_path, rgb, kind):
+    """EPS, for one, would be handed to Ghostscript."""
+    rgb.save(tmp_path / 'a.png', kind)
+    with pytest.raises(InputError, match='a.png: not an image that can be read'):
+        images.read_image(tmp_path / 'a.png')
+    with pytest.raises(OSError):
+        images.read_header(tmp_path / 'a.png')
+
+
+@pytest.mark.parametrize('height, width', [(1, 1), (15, 400), (16, 16)])
+def test_any_size_can_be_read(tmp_path, photo, height, width):
+    cv2.imwrite(str(tmp_path / 'a.png'), photo[:height, :width])
+    assert (images.read_image(tmp_path / 'a.png') == photo[:height, :width]).all()
+
+
+@pytest.mark.parametrize('make, reason', [
+    (lambda p: p.mkdir(), 'a folder, not an image'),
+    (lambda p: p.symlink_to('gone.png'), 'a link to gone.png, which is not there'),
+    (lambda p: p.symlink_to('a.png'), 'Too many levels of symbolic links'),
+    (lambda p: os.mkfifo(p), 'not a regular file'),
+    (lambda p: None, 'No such file')])
+def test_what_is_no_file_is_named_with_the_reason(tmp_path, make, reason):
+    make(tmp_path / 'a.png')
+    with pytest.raises(InputError, match=f'a.png: {reason}'):
+        images.read_image(tmp_path / 'a.png')
+
+
+not_root = pytest.mark.skipif(not hasattr(os, 'getuid') or os.getuid() == 0,
+                              reason='root may read everything')
+
+
+@not_root
+def test_unreadable_files_and_subfolders_are_named(tmp_path, rgb):
+    rgb.save(tmp_path / 'a.png')
+    (tmp_path / 'a.png').chmod(0)
+    (tmp_path / 'closed').mkdir(mode=0)
+    paths = images.list_images(tmp_path, recursive=True)
+    assert [p.name for p in paths] == ['a.png', 'closed']
+    for path in paths:
+        with pytest.raises(InputError, match=f'{path.name}: Permission denied'):
+            images.read_image(path)
+    (tmp_path / 'closed').chmod(0o700)
 
 
 def test_listing_takes_known_extensions_in_any_case_sorted(tmp_path):
@@ -98,9 +208,26 @@ def test_listing_takes_known_extensions_in_any_case_sorted(tmp_path):
     def names(**options):
         return [p.name for p in images.list_images(tmp_path, **options)]
 
-    assert names() == ['a.jpeg', 'b.PNG']
+    assert names() == ['a.jpeg', 'b.PNG', 'folder.png']
     assert names(recursive=True) == ['a.jpeg', 'b.PNG', 'd.Webp']
     with pytest.raises(InputError, match='no images there'):
         images.list_images(tmp_path / 'folder.png')
     with pytest.raises(InputError, match='no such folder'):
         images.list_images(tmp_path / 'missing')
+
+
+def test_a_subfolder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    (tmp_path / 'a.png').touch()
+    (tmp_path / 'sub').mkdir()
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith('sub'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    paths = images.list_images(tmp_path, recursive=True)
+    assert [p.name for p in paths] == ['a.png', 'sub']
+    with pytest.raises(InputError, match='sub: Permission denied'):
+        images.read_image(paths[1])

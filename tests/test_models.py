@@ -189,6 +189,13 @@ def test_weights_that_are_missing_are_named(tmp_path):
         load_network(TINY, tmp_path)
 
 
+@pytest.mark.parametrize('name', ['.index', '.data-00000-of-00001'])
+def test_a_missing_part_of_the_weights_is_named(tmp_path, name):
+    (tiny_copy(tmp_path) / name).unlink()
+    with pytest.raises(InputError, match=rf'no weights there \({name} is missing\)'):
+        load_network(TINY, tmp_path)
+
+
 def test_weights_of_another_type_are_named(monkeypatch):
     monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
     with pytest.raises(InputError, match='not of jpeg_paper; they fit --comp_type tiny'):

@@ -100,3 +100,21 @@ def test_the_table_of_detection_rates(photo_folder, tmp_path, monkeypatch, capsy
     assert list(results['aligned']) == ['50,80', '50,95', '90,95']
     assert results['aligned']['50,95'] == 1 and results['false_alarms'] == 0
     assert '0 false alarms in 8 images' in capsys.readouterr().out
+
+
+def test_images_that_cannot_be_used_are_left_out_and_named(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lattice_studies, 'FIRST_QUALITIES', (50,))
+    monkeypatch.setattr(lattice_studies, 'LAST_QUALITIES', (90,))
+    monkeypatch.setattr(lattice_studies, 'SINGLE_QUALITIES', range(50, 51))
+    (tmp_path / 'a.png').write_text('text')
+    cv2.imwrite(str(tmp_path / 'b.png'), photo[:1, :1])
+    command = ['--in_path', str(tmp_path), '--comp_type', 'jpeg_paper', '--recompression',
+               '--out_path', str(tmp_path)]
+    assert evaluate_cls.main(command) == 2
+    assert 'none of the images can be used' in capsys.readouterr().err
+    cv2.imwrite(str(tmp_path / 'c.png'), photo[:256, :256])
+    assert evaluate_cls.main(command) == 2
+    printed = capsys.readouterr().err
+    assert 'a.png: not an image' in printed and 'b.png: 1x1 is smaller than' in printed
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['images'] == 1

@@ -171,3 +171,36 @@ def test_a_damaged_state_is_named(patch_file, tmp_path, capsys):
         path.write_bytes(path.read_bytes()[:100])
     assert run(patch_file, tmp_path, '--resume') == 2
     assert 'damaged checkpoint' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('damage', ['epoch,step\n1,1\n', 'text', '\x00', None])
+def test_a_damaged_history_is_named(patch_file, tmp_path, capsys, damage):
+    assert run(patch_file, tmp_path, '--epochs', '2', '--steps_per_epoch', '1',
+               '--until_epoch', '1') == 0
+    path = tmp_path / 'out' / 'history_cls.csv'
+    path.write_text(path.read_text()[:-30] if damage is None else f'{damage}\n1,2\n')
+    capsys.readouterr()
+    assert run(patch_file, tmp_path, '--resume') == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and 'history_cls.csv: damaged' in error[0]
+
+
+def test_the_largest_seed_trains_and_larger_ones_are_a_usage_error(patch_file, tmp_path, capsys):
+    assert run(patch_file, tmp_path, '--epochs', '1', '--steps_per_epoch', '1',
+               '--seed', str(2 ** 32 - 1)) == 0
+    with pytest.raises(SystemExit, match='2'):
+        run(patch_file, tmp_path, '--seed', str(2 ** 64))
+    assert 'whole number from 0 to 4294967295' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['out', 'save', 'out/history_cls.csv', 'out/history_cls.png'])
+def test_what_cannot_be_written_is_named_before_the_work(
+        patch_file, tmp_path, monkeypatch, capsys, name):
+    if '/' in name:
+        (tmp_path / name).mkdir(parents=True)
+    else:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(train, 'Trainer', None)
+    assert run(patch_file, tmp_path, '--epochs', '1') == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and str(tmp_path / name) in error[0]
