@@ -8,7 +8,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from models import COMP_TYPES, InputError
+from models import COMP_TYPES, RUNTIMES, InputError
 
 
 def command(main):
@@ -103,6 +103,9 @@ def add_network_options(parser, threshold=False):
         parser.add_argument('--threshold', type=number(0, 100), metavar='C',
                             help='the median of the patches of more than this confidence '
                             '(default: as stored beside the weights)')
+        parser.add_argument('--runtime', choices=RUNTIMES,
+                            help='what runs the network (default: litert, where it is installed '
+                            'and the weights come with a model file for it)')
 
 
 def count(minimum):

@@ -142,7 +142,8 @@ def evaluate_images(args, predictor, rules):
     args.out_path.mkdir(parents=True, exist_ok=True)
     part = args.out_path / 'evaluation.part'
     weights = args.weights or best_folder(predictor.type)
-    run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(rules),
+    run = json.dumps([predictor.type.name, predictor.runtime,
+                      args.refine, args.qualities, args.crop, list(rules),
                       [[str(p), p.stat().st_size] for p in paths],
                       [(p.name, p.stat().st_mtime) for p in sorted(Path(weights).iterdir())]])
     rows = finished_rows(part, run)
@@ -327,7 +328,7 @@ def main(argv=None):
     if args.study:
         write_results(args, args.study(args))
         return 0
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 
 

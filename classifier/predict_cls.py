@@ -152,7 +152,7 @@ def main(argv=None):
         raise InputError(f'{args.in_path}: no such file or folder')
     if args.map and folder:
         raise InputError(f'{args.in_path}: --map is for one image, not for a folder')
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime)
 
     qualities, failed = [], 0
     fields = FIELDS + REFINED_FIELDS * args.refine

@@ -107,7 +107,7 @@ TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one afte
 
 def robustness(args):
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime)
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     tenth = args.qualities[4::10] or args.qualities
     kinds = {}    # name: [[true quality, the network's answer, the final one]]
@@ -202,7 +202,7 @@ def binned(by, values, bins=12):
 
 def analysis(args):
     """what limits accuracy: fusion rule, quality, texture, confidence, samples, photo size"""
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime)
     own = predictor.type
     rules = fusion_rules(predictor)
     shipped = list(rules)[-1]
@@ -293,7 +293,7 @@ def analysis_figure(levels, errors, truth, rules, mae, sizes, reliability, textu
 
 def fit_likelihood(args):
     """count on TRAINING photos how patches answer at each quality; store it with the weights"""
-    predictor = Predictor(args.comp_type, args.weights)
+    predictor = Predictor(args.comp_type, args.weights, runtime=args.runtime)
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     rng = np.random.default_rng(0)
     counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
