@@ -10,7 +10,7 @@ import unicodedata
 from collections import deque
 from pathlib import Path
 
-from models import COMP_TYPES, InputError
+from models import COMP_TYPES, RUNTIMES, InputError, Predictor
 
 MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
 
@@ -143,6 +143,14 @@ def add_network_options(parser, threshold=False):
         parser.add_argument('--threshold', type=number(0, 100), metavar='C',
                             help='the median of the patches of more than this confidence '
                             '(default: as stored beside the weights)')
+        parser.add_argument('--runtime', choices=RUNTIMES,
+                            help='what runs the network (default: litert, where it is installed '
+                            'and the weights come with a model file for it)')
+
+
+def open_predictor(args):
+    """The `Predictor` that those options ask for."""
+    return Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime)
 
 
 def count(minimum, maximum=None):

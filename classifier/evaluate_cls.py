@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from console import (Progress, add_network_options, check_writable, command, complain, count,
-                     named, ordered_map, save_figure, whole_file)
+                     named, open_predictor, ordered_map, save_figure, whole_file)
 from gen_data import sources, usable_cores
 from images import compress, list_images, read_image
 from metrics import by_decade, confusion_figure, describe, error_metrics
-from models import (THRESHOLD_FILE, InputError, Predictor, best_folder,
+from models import (THRESHOLD_FILE, InputError, best_folder,
                     confidence_loss, extract_patches, fuse, get_comp_type, refined)
 from patches import PatchFile
 from studies import STUDIES
@@ -109,7 +109,8 @@ def evaluate_images(args, predictor, rules):
     args.out_path.mkdir(parents=True, exist_ok=True)
     part = args.out_path / 'evaluation.part'
     weights = args.weights or best_folder(predictor.type)
-    run = json.dumps([predictor.type.name, args.refine, args.qualities, args.crop, list(rules),
+    run = json.dumps([predictor.type.name, predictor.runtime, args.refine, args.qualities,
+                      args.crop, list(rules),
                       [[str(p), os.path.exists(p) and p.stat().st_size] for p in paths],
                       [(p.name, p.stat().st_mtime) for p in sorted(Path(weights).iterdir())]])
     rows = finished_rows(part, run)
@@ -281,7 +282,7 @@ def main(argv=None):
             paths = sources(listed, STUDY_SIDE, pool)
         write_results(args, args.study(args, paths))
         return 2 if len(paths) < len(listed) else 0
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = open_predictor(args)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 
 

@@ -12,12 +12,16 @@ that are sure enough, here by how likely the answers are at each quality.
 Source: Kim and Yang, "Quality Level Prediction of Image Compression using
 Block-wise Confidence-aware CNN", BMVC 2021.
 
-TensorFlow takes seconds to import, so only the functions that run a network
-import it; types, grid and fusion need NumPy alone.
+TensorFlow takes seconds to import, so only the functions that build or train a network
+import it; types, grid and fusion need NumPy alone, and a network that was exported runs
+on LiteRT.
 """
 import contextlib
+import hashlib
 import itertools
+import json
 import os
+import struct
 import sys
 import warnings
 import zipfile
@@ -40,6 +44,8 @@ SAVE_FOLDER = Path(__file__).resolve().parent / 'save'
 THRESHOLD_FILE = 'threshold.txt'
 VAL_LOSS_FILE = 'val_loss.txt'
 LIKELIHOOD_FILE = 'likelihood.npz'
+MODEL_FILE = 'comp_cls.tflite'  # the same network for LiteRT, made by to_tflite.py
+RUNTIMES = ('litert', 'tensorflow')
 STAGE_WIDTHS = (1, 2, 4, 8, 4, 2)  # channels of stages 1..6, in units of K (paper)
 
 
@@ -67,14 +73,21 @@ def quiet():
 
 def import_tensorflow():
     """The modules tensorflow and tf_keras, imported without their start-up noise."""
-    with quiet():
-        import tensorflow
-        import tf_keras
-        return tensorflow, tf_keras
+    try:
+        with quiet():
+            import tensorflow
+            import tf_keras
+            return tensorflow, tf_keras
+    except ModuleNotFoundError as error:
+        raise InputError(f'this needs TensorFlow ({error}); install requirements.txt') from None
 
 
 class InputError(Exception):
     """Something the user gave cannot be used; the message says what and what to do."""
+
+
+class NoLiteRT(InputError):
+    """LiteRT cannot run these weights here, but TensorFlow may."""
 
 
 # ---------------------------------------------------------------- compression types
@@ -305,29 +318,28 @@ class Predictor:
     one shipped in classifier/save). threshold: confidence in 0..100 (default: the
     one stored beside the weights, else the compression type's). fusion: 'likelihood' or
     'median' (the paper's; default: the likelihood where one is stored beside the weights
-    and no threshold is asked for). InputError when the weights are not there or not usable.
+    and no threshold is asked for). runtime: 'litert' or 'tensorflow' (default: LiteRT,
+    where it is installed and the weights come with a model file for it). InputError when
+    the weights are not there or not usable. One thread at a time may use it.
     """
-    MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
 
-    def __init__(self, comp_type, weights=None, threshold=None, fusion=None):
-        tf, _ = import_tensorflow()
+    def __init__(self, comp_type, weights=None, threshold=None, fusion=None, runtime=None):
         self.type = get_comp_type(comp_type)
         folder = Path(weights) if weights else best_folder(self.type)
-        self.network = load_network(self.type, folder)
+        self._runner = open_runner(self.type, folder, runtime)
         self.threshold = stored_threshold(self.type, folder) if threshold is None else threshold
         self.log_likelihood = None
         if fusion == 'likelihood' or (fusion is None and threshold is None):
             self.log_likelihood = stored_likelihood(folder, required=fusion is not None)
-        side = self.type.patch
-        self._forward = tf.function(
-            lambda x: self.network(tf.cast(x, tf.float32), training=False),
-            input_signature=[tf.TensorSpec((None, side, side, 3), tf.uint8)])
+
+    @property
+    def runtime(self):
+        """What runs the network: one of `RUNTIMES`."""
+        return self._runner.runtime
 
     def run_network(self, patches):
         """(n, 16, 16, 3) uint8 patches -> (n, 2) float32 confidence and quality."""
-        parts = [self._forward(patches[i:i + self.MAX_BATCH]).numpy()
-                 for i in range(0, len(patches), self.MAX_BATCH)]
-        return np.concatenate(parts)
+        return self._runner(patches)
 
     def run_together(self, several):
         """`run_network` for several arrays of patches in shared batches: a list of outputs."""
@@ -389,6 +401,135 @@ def quality_map(predictor, image, neighbourhood=5):
                       mean(np.ascontiguousarray(confidence.reshape(shape))))
 
 
+# ---------------------------------------------------------------- runtimes
+
+def open_runner(comp_type, folder, runtime=None):
+    """What runs the network of that folder: (n, 16, 16, 3) uint8 -> (n, 2) float32.
+
+    runtime: one of `RUNTIMES`, or None for LiteRT if it can, else TensorFlow.
+    """
+    if runtime != 'tensorflow':
+        try:
+            return LiteRTRunner(comp_type, folder)
+        except NoLiteRT:
+            if runtime == 'litert':
+                raise
+    return TensorFlowRunner(comp_type, folder)
+
+
+class TensorFlowRunner:
+    """A checkpoint's network, run by TensorFlow."""
+    runtime = 'tensorflow'
+    MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
+
+    def __init__(self, comp_type, folder):
+        network = load_network(comp_type, folder)
+        tf, _ = import_tensorflow()
+        self._forward = tf.function(
+            lambda x: network(tf.cast(x, tf.float32), training=False),
+            input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8)])
+
+    def __call__(self, patches):
+        parts = [self._forward(patches[i:i + self.MAX_BATCH]).numpy()
+                 for i in range(0, len(patches), self.MAX_BATCH)]
+        return np.concatenate(parts)
+
+
+class LiteRTRunner:
+    """The network in a folder's model file, run by LiteRT, which starts in milliseconds.
+
+    NoLiteRT where LiteRT is not installed, or the file is missing or was made of other
+    weights than the checkpoint beside it; InputError if it is damaged or not of this network.
+    """
+    runtime = 'litert'
+    BATCH = 64  # patches in one forward pass: larger ones are not quicker, and few waste less
+
+    def __init__(self, comp_type, folder):
+        path = Path(folder) / MODEL_FILE
+        if not path.is_file():
+            raise NoLiteRT(f'{path}: no such file; make it with to_tflite.py or choose '
+                           '--runtime tensorflow')
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise NoLiteRT(f'LiteRT is not installed ({error}); install requirements.txt or '
+                           'choose --runtime tensorflow') from None
+        model = path.read_bytes()
+        metadata = model_metadata(model)
+        if not metadata:
+            raise InputError(f'{path}: damaged or not made by to_tflite.py; make it again or '
+                             'choose --runtime tensorflow')
+        if metadata['comp_type'] != comp_type.name:
+            raise InputError(f'{path}: this model is of {metadata["comp_type"]}, '
+                             f'not of {comp_type.name}')
+        if weights_digest(folder) not in (None, metadata.get('weights_sha256')):
+            raise NoLiteRT(f'{path}: made of other weights than those beside it; make it again '
+                           'with to_tflite.py or choose --runtime tensorflow')
+        try:
+            with quiet():
+                self._interpreter = Interpreter(model_content=model, num_threads=cores())
+                self._input, = self._interpreter.get_input_details()
+                self._output, = self._interpreter.get_output_details()
+                self._batch = np.zeros((self.BATCH, *self._input['shape'][1:]),
+                                       self._input['dtype'])
+                self._interpreter.resize_tensor_input(self._input['index'], self._batch.shape)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise InputError(f'{path}: this LiteRT cannot run it ({reason}); make it again with '
+                             'to_tflite.py or choose --runtime tensorflow') from None
+
+    def __call__(self, patches):
+        output = np.empty((len(patches), 2), np.float32)
+        for i in range(0, len(patches), self.BATCH):
+            part = patches[i:i + self.BATCH]
+            self._batch[:len(part)] = part
+            self._interpreter.set_tensor(self._input['index'], self._batch)
+            self._interpreter.invoke()
+            found = self._interpreter.get_tensor(self._output['index'])
+            output[i:i + len(part)] = found[:len(part)]
+        return output
+
+
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def description_field(model):
+    """Where in a TFLite file's bytes the offset of its description lies.
+
+    The file is a flatbuffer: the description is the fourth field of its root table, stored
+    as an offset from that place to a length and so many bytes. struct.error for
+    bytes that are too short.
+    """
+    root, = struct.unpack_from('<I', model)
+    table = root - struct.unpack_from('<i', model, root)[0]
+    return root + struct.unpack_from('<H', model, table + 4 + 2 * 3)[0]
+
+
+def model_metadata(model):
+    """What to_tflite.py wrote at the end of a TFLite file of those bytes: a dict.
+
+    {} for a file that it did not make, or that was damaged since.
+    """
+    try:
+        field = description_field(model)
+        text = field + struct.unpack_from('<I', model, field)[0]
+        length, = struct.unpack_from('<I', model, text)
+        found = json.loads(model[text + 4:text + 4 + length])
+        whole = found['sha256'] == hashlib.sha256(model[:text]).hexdigest()
+    except (struct.error, ValueError, LookupError, TypeError):
+        return {}
+    return found if whole else {}
+
+
+def weights_digest(folder):
+    """SHA-256 of the weights in a checkpoint folder, in hexadecimal; None without any."""
+    path = Path(folder) / '.data-00000-of-00001'
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
 # ---------------------------------------------------------------- weights
 
 def best_folder(comp_type, save_folder=SAVE_FOLDER):
@@ -434,8 +575,8 @@ def load_network(comp_type, folder):
     `.data-00000-of-00001`. InputError when they are missing, Git LFS pointers,
     damaged, not finite, or of another compression type.
     """
-    tf, _ = import_tensorflow()
     prefix = checkpoint_prefix(folder, 'train some with train.py or name a folder with --weights')
+    tf, _ = import_tensorflow()
     with damage_named(folder):
         shapes = tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
     first_conv = shapes.get('layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE')

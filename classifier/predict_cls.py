@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from console import (Progress, add_network_options, check_writable, command, complain, count,
-                     named, printable, save_figure, whole_file)
+                     named, open_predictor, printable, save_figure, whole_file)
 from images import MAX_PIXELS, list_images, read_header, read_image
 from lattice import estimate_table
-from models import InputError, Predictor, quality_map
+from models import InputError, quality_map
 from recompression import find_earlier
 
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
@@ -163,7 +163,7 @@ def main(argv=None):
     if args.map and folder:
         raise InputError(f'{args.in_path}: --map is for one image, not for a folder')
     check_writable(args.csv, args.map)
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = open_predictor(args)
 
     qualities, failed = [], 0
     fields = FIELDS + REFINED_FIELDS * args.refine

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from console import Progress, ordered_map, save_figure, whole_file
+from console import Progress, open_predictor, ordered_map, save_figure, whole_file
 from images import compress, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
@@ -48,7 +48,7 @@ TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one afte
 
 def robustness(args, paths):
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = open_predictor(args)
     tenth = args.qualities[4::10] or args.qualities
     kinds = {}    # name: [[true quality, the network's answer, the final one]]
     phases = {}   # (dy, dx): [absolute error of the network]
@@ -142,7 +142,7 @@ def binned(by, values, bins=12):
 
 def analysis(args, paths):
     """what limits accuracy: fusion rule, quality, texture, confidence, samples, photo size"""
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = open_predictor(args)
     own = predictor.type
     rules = fusion_rules(predictor)
     shipped = list(rules)[-1]
@@ -232,7 +232,7 @@ def analysis_figure(levels, errors, truth, rules, mae, sizes, reliability, textu
 
 def fit_likelihood(args, paths):
     """count on TRAINING photos how patches answer at each quality; store it with the weights"""
-    predictor = Predictor(args.comp_type, args.weights)
+    predictor = Predictor(args.comp_type, args.weights, runtime=args.runtime)
     rng = np.random.default_rng(0)
     counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
 
@@ -265,7 +265,7 @@ def compare(args, paths):
     """
     import mobilenet
     network = mobilenet.load(mobilenet.weights_folder())
-    predictor = Predictor(args.comp_type, args.weights, args.threshold, args.fusion)
+    predictor = open_predictor(args)
     answers, abstained = [], 0
     with ThreadPoolExecutor(2) as pool:
         total = len(paths) * len(args.qualities)

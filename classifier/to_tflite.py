@@ -5,20 +5,33 @@
 
 writes out/comp_cls.tflite: input (256, 16, 16, 3) float32 BGR in 0..255, one image's
 patches; output (256, 2) float32 confidence and quality in 0..100. The file gets its
-name only after its answers were found to be the Keras network's.
+name only after its answers were found to be the Keras network's. What it is and which
+weights it was made of stand in it as its description, in JSON. The threshold and the
+likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT alone.
+
+New weights get their own model file, which predict_cls.py and evaluate_cls.py use, with
+
+    python3 classifier/to_tflite.py --comp_type jpeg_paper \\
+        --out_path classifier/save/jpeg_paper/best
 """
 import argparse
+import hashlib
+import json
+import shutil
+import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from console import add_network_options, command, whole_file
-from models import (InputError, best_folder, get_comp_type, import_tensorflow, load_network,
-                    quiet)
+from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, best_folder,
+                    description_field, get_comp_type, import_tensorflow, load_network, quiet,
+                    stored_threshold, weights_digest)
 
-NAME = 'comp_cls.tflite'
 TOLERANCE = 1e-2  # of confidence and quality, both on 0..100
+LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsung '
+           'Electronics; see the file LICENSE')
 
 
 def parse_args(argv):
@@ -37,6 +50,30 @@ def convert(network, batch):
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function.get_concrete_function()], network)
     return converter.convert()
+
+
+def described(model, metadata):
+    """A TFLite file's bytes with that dict, as JSON, in place of its description.
+
+    A flatbuffer's parts may lie anywhere: the new text goes to the end of the file. It
+    holds the digest of all that comes before.
+    """
+    field = description_field(model)
+    model += bytes(-len(model) % 4)
+    model = model[:field] + struct.pack('<I', len(model) - field) + model[field + 4:]
+    text = json.dumps(metadata | {'sha256': hashlib.sha256(model).hexdigest()}).encode()
+    return model + struct.pack('<I', len(text)) + text + b'\0'
+
+
+def metadata_of(comp_type, folder):
+    """What the model file says of itself: a JSON-able dict."""
+    side = comp_type.patch
+    return {'comp_type': comp_type.name,
+            'input': f'(patches, {side}, {side}, 3), BGR, 0..255, not normalised',
+            'output': '(patches, 2): confidence, quality, both 0..100',
+            'threshold': stored_threshold(comp_type, folder),
+            'weights_sha256': weights_digest(folder),
+            'licence': LICENCE}
 
 
 def run_tflite(model, patches):
@@ -62,19 +99,23 @@ def sample_patches(comp_type, n, seed=0):
 def main(argv=None):
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
-    network = load_network(comp_type, args.weights or best_folder(comp_type))
+    folder = Path(args.weights or best_folder(comp_type))
+    network = load_network(comp_type, folder)
     batch = comp_type.samples ** 2
     patches = sample_patches(comp_type, batch)
     with quiet():
-        model = convert(network, batch)
+        model = described(convert(network, batch), metadata_of(comp_type, folder))
         difference = float(np.abs(run_tflite(model, patches) - network(patches).numpy()).max())
     print(f'largest difference from the Keras network: {difference:.2g}')
     if not difference <= TOLERANCE:
         raise InputError(f'the converted network differs by more than {TOLERANCE}; '
                          'nothing was written')
-    with whole_file(args.out_path / NAME, 'wb') as file:
+    with whole_file(args.out_path / MODEL_FILE, 'wb') as file:
         file.write(model)
-    print(f'{args.out_path / NAME}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
+    for path in (folder / THRESHOLD_FILE, folder / LIKELIHOOD_FILE):
+        if path.exists() and folder.resolve() != args.out_path.resolve():
+            shutil.copy(path, args.out_path)
+    print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
 
 
 if __name__ == '__main__':

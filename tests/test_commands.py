@@ -20,7 +20,6 @@ import predict_cls
 import to_tflite
 import train
 from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES, TINY, TINY_WEIGHTS
-from models import COMP_TYPES
 
 SCRIPTS = ['gen_data', 'train', 'mobilenet', 'predict_cls', 'evaluate_cls', 'to_tflite']
 COMPRESSED = sorted(SAMPLES.glob('*_jpeg_q*.png'))
@@ -469,27 +468,6 @@ def test_evaluation_with_refinement(photo_folder, tmp_path, tiny_type):
     assert evaluate(photo_folder, tmp_path, tiny_type, '--refine', '--crop', '3,5') == 0
     results = json.loads((tmp_path / 'results.json').read_text())
     assert results['refined'] == 1 and results['by_crop']['3,5']['mae'] == 0
-
-
-# ---------------------------------------------------------------- to_tflite.py
-
-def test_the_tflite_network_answers_as_the_keras_one(tmp_path, capsys, photo):
-    assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path)]) == 0
-    assert 'largest difference' in capsys.readouterr().out
-    paper = COMP_TYPES['jpeg_paper']
-    patches = models.extract_patches(images.compress(photo, 35), paper)
-    network = models.load_network(paper, models.best_folder(paper))
-    model = (tmp_path / 'comp_cls.tflite').read_bytes()
-    output = to_tflite.run_tflite(model, patches.astype(np.float32))
-    assert np.abs(output - network(patches.astype(np.float32)).numpy()).max() < 1e-2
-
-
-def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tiny_type, capsys):
-    run = to_tflite.run_tflite
-    monkeypatch.setattr(to_tflite, 'run_tflite', lambda *args: run(*args) + 0.02)
-    assert to_tflite.main([*tiny_type, '--out_path', str(tmp_path)]) == 2
-    assert 'differs by more than 0.01' in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- as a library

@@ -11,8 +11,8 @@ import pytest
 
 import train
 from conftest import TINY, TINY_WEIGHTS
-from models import (COMP_TYPES, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, best_folder, build_network,
-                    load_network)
+from models import (COMP_TYPES, MODEL_FILE, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, best_folder,
+                    build_network, load_network)
 from patches import PatchFile
 
 SMALL = CompType('small', k=4, threshold=90)
@@ -107,6 +107,7 @@ def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path):
     first, second = build_network(TINY), build_network(TINY)
     assert best.offer(first, 5.0)
     (best.folder / THRESHOLD_FILE).write_text('91\n')
+    (best.folder / MODEL_FILE).write_text('exported from the first')
     assert not best.offer(second, 6.0) and not best.offer(second, float('nan'))
     kept = load_network(TINY, best.folder).get_weights()
     assert all((a == b).all() for a, b in zip(kept, first.get_weights()))
@@ -114,6 +115,7 @@ def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path):
     kept = load_network(TINY, best.folder).get_weights()
     assert all((a == b).all() for a, b in zip(kept, second.get_weights()))
     assert (best.folder / THRESHOLD_FILE).read_text() == '91\n'
+    assert not (best.folder / MODEL_FILE).exists()
     assert sorted(p.name for p in best.folder.parent.iterdir()) == ['best']
 
 

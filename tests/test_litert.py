@@ -1,0 +1,151 @@
+"""The exported network: what is in its file, that it answers as the checkpoint, when it is used."""
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import models
+import predict_cls
+import to_tflite
+from conftest import CLASSIFIER, SAMPLES, TINY, TINY_WEIGHTS
+from images import compress, read_image
+from models import COMP_TYPES, MODEL_FILE, InputError, LiteRTRunner, NoLiteRT, Predictor
+
+PAPER = COMP_TYPES['jpeg_paper']
+HEAVY = {'tensorflow', 'tf_keras', 'keras', 'matplotlib', 'sklearn', 'scipy', 'h5py'}
+
+pytest.importorskip('ai_edge_litert', reason='LiteRT has no build for this machine')
+
+
+@pytest.fixture(scope='module')
+def tiny_export(tmp_path_factory):
+    """The checkpoint of tests/data/tiny with the model file made of it."""
+    folder = tmp_path_factory.mktemp('export') / 'tiny'
+    shutil.copytree(TINY_WEIGHTS, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMP_TYPES, 'tiny', TINY)
+        assert to_tflite.main(['--comp_type', 'tiny', '--weights', str(folder),
+                               '--out_path', str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def tiny_folder(tiny_export, tmp_path, tiny_type):
+    """A copy of it to spoil, and the type to use it with."""
+    return shutil.copytree(tiny_export, tmp_path / 'tiny')
+
+
+# ---------------------------------------------------------------- one answer from both
+
+def test_the_shipped_model_is_of_the_shipped_weights_and_answers_as_they_do():
+    litert, tensorflow = Predictor('jpeg_paper'), Predictor('jpeg_paper', runtime='tensorflow')
+    assert (litert.runtime, tensorflow.runtime) == ('litert', 'tensorflow')
+    for path in sorted(SAMPLES.glob('*.png')):
+        image = read_image(path)
+        outputs = [p.run_network(models.extract_patches(image, PAPER))
+                   for p in (litert, tensorflow)]
+        assert np.abs(outputs[0] - outputs[1]).max() < 0.01
+        assert abs(litert.predict(image).quality - tensorflow.predict(image).quality) < 0.02
+
+
+@pytest.mark.parametrize('n', [1, 36, 64, 65, 300])
+def test_any_number_of_patches_is_answered(tiny_folder, n):
+    patches = np.random.default_rng(n).integers(0, 256, (n, 16, 16, 3), np.uint8)
+    found, expected = (Predictor('tiny', tiny_folder, runtime=runtime).run_network(patches)
+                       for runtime in models.RUNTIMES)
+    assert found.shape == (n, 2) and found.dtype == np.float32
+    assert np.abs(found - expected).max() < 0.01
+
+
+# ---------------------------------------------------------------- when it is used
+
+def test_prediction_starts_without_heavy_imports():
+    script = (f'import sys; sys.path.insert(0, {str(CLASSIFIER)!r}); import predict_cls\n'
+              f'predict_cls.main(["--in_path", {str(SAMPLES / "coffee_jpeg_q20.png")!r},'
+              ' "--comp_type", "jpeg_paper"])\n'
+              'print(*sys.modules)')
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    printed, modules = result.stdout.splitlines()
+    assert printed.startswith('predicted quality ') and result.stderr == ''
+    assert 'ai_edge_litert.interpreter' in modules and not HEAVY & set(modules.split())
+
+
+def test_without_a_model_file_tensorflow_runs_the_checkpoint(tiny_type, capsys):
+    assert Predictor('tiny', TINY_WEIGHTS).runtime == 'tensorflow'
+    assert predict_cls.main(['--in_path', str(SAMPLES / 'earth.png'), *tiny_type,
+                             '--runtime', 'litert']) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and f'{MODEL_FILE}: no such file; make it with to_tflite.py' in error[0]
+
+
+def test_where_litert_is_not_installed_tensorflow_answers(tiny_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ai_edge_litert.interpreter', None)
+    assert Predictor('tiny', tiny_folder).runtime == 'tensorflow'
+    with pytest.raises(NoLiteRT, match='LiteRT is not installed'):
+        Predictor('tiny', tiny_folder, runtime='litert')
+
+
+def test_a_model_of_other_weights_is_not_used(tiny_folder):
+    assert Predictor('tiny', tiny_folder).runtime == 'litert'
+    network = models.build_network(TINY, seed=1)
+    network.save_weights(f'{tiny_folder}/', save_format='tf')
+    assert Predictor('tiny', tiny_folder).runtime == 'tensorflow'
+    with pytest.raises(NoLiteRT, match='made of other weights'):
+        Predictor('tiny', tiny_folder, runtime='litert')
+
+
+def test_a_model_needs_no_checkpoint_beside_it(tiny_folder, tmp_path):
+    (tmp_path / 'alone').mkdir()
+    shutil.copy(tiny_folder / MODEL_FILE, tmp_path / 'alone')
+    assert Predictor('tiny', tmp_path / 'alone').runtime == 'litert'
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda model: b'', lambda model: b'TFL3', lambda model: model[:1000], lambda model: model[:-9],
+    lambda model: model[:5000] + bytes([model[5000] ^ 1]) + model[5001:],
+    lambda model: to_tflite.described(model, {})[:-90]])
+def test_a_damaged_or_foreign_model_file_is_named(tiny_folder, spoil):
+    path = tiny_folder / MODEL_FILE
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(InputError, match=f'{MODEL_FILE}: damaged or not made by to_tflite.py'):
+        Predictor('tiny', tiny_folder)
+
+
+def test_a_file_that_litert_cannot_run_is_named(tiny_folder):
+    root = b'\x10\0\0\0' + b'TFL3' + b'\x0c\0\x08\0\0\0\0\0' + b'\x08\0\0\0' + bytes(8)
+    (tiny_folder / MODEL_FILE).write_bytes(
+        to_tflite.described(root, to_tflite.metadata_of(TINY, tiny_folder)))
+    with pytest.raises(InputError, match='this LiteRT cannot run it'):
+        Predictor('tiny', tiny_folder)
+
+
+def test_a_model_of_another_type_is_named(tiny_folder):
+    with pytest.raises(InputError, match='this model is of tiny, not of jpeg_paper'):
+        LiteRTRunner(PAPER, tiny_folder)
+
+
+# ---------------------------------------------------------------- to_tflite.py
+
+def test_the_file_says_what_it_is(tiny_folder):
+    found = models.model_metadata((tiny_folder / MODEL_FILE).read_bytes())
+    assert found['comp_type'] == 'tiny' and found['threshold'] == TINY.threshold
+    assert found['weights_sha256'] == models.weights_digest(TINY_WEIGHTS)
+    assert 'BGR, 0..255' in found['input'] and 'Research' in found['licence']
+
+
+def test_an_export_holds_all_that_prediction_needs(tmp_path, capsys, photo):
+    assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path)]) == 0
+    assert 'largest difference' in capsys.readouterr().out
+    exported, shipped = Predictor('jpeg_paper', tmp_path), Predictor('jpeg_paper')
+    assert exported.runtime == 'litert'
+    assert exported.predict(compress(photo, 35)) == shipped.predict(compress(photo, 35))
+
+
+def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tiny_type, capsys):
+    run = to_tflite.run_tflite
+    monkeypatch.setattr(to_tflite, 'run_tflite', lambda *args: run(*args) + 0.02)
+    assert to_tflite.main([*tiny_type, '--out_path', str(tmp_path)]) == 2
+    assert 'differs by more than 0.01' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
