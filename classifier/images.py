@@ -4,6 +4,7 @@ Pillow reads, because it refuses truncated files (OpenCV fills them up with grey
 and knows every colour mode; OpenCV compresses, as in the paper.
 """
 import io
+import logging
 import os
 import re
 import stat
@@ -32,7 +33,8 @@ JPEG_FILLING = 2 * b''.join(b'\x00' + 16 * b'\x5a\xa5' + bytes([0xFF, 0xD0 + i])
 ONE_TIFF = threading.Lock()  # `quiet` is for one thread at a time
 
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit here
-warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are errors
+warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are raised
+logging.getLogger('PIL').addHandler(logging.NullHandler())  # else its errors go to stderr too
 
 
 def list_images(folder, recursive=False):
