@@ -187,14 +187,17 @@ class JpegHeader:
 
 
 def read_header(path):
-    """The `JpegHeader` of a JPEG file, None for other files. OSError if it cannot be read."""
+    """The `JpegHeader` of a JPEG file; None for other files, and for one whose tables are damaged.
+
+    OSError if the file cannot be read.
+    """
     with Image.open(path, formats=FORMATS) as image:
         if image.format not in ('JPEG', 'MPO'):
             return None
         tables, components = image.quantization, image.layer  # (id, h, v, table) each
     used = list(dict.fromkeys(layer[3] for layer in components[:3]))
-    if not set(used) <= set(tables):
-        return None  # damaged: it names tables that it does not hold
+    if not set(used) <= set(tables) or not all(min(tables[i]) for i in used):
+        return None  # damaged: it names tables that it does not hold, or steps of 0
     own = np.concatenate([tables[i] for i in used[:2]])
     known = np.hstack([standard_tables(), standard_tables(chroma=True)])[:, :len(own)]
     misfit = np.square(known - own).sum(axis=1)

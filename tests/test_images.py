@@ -231,3 +231,10 @@ def test_a_subfolder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypa
     assert [p.name for p in paths] == ['a.png', 'sub']
     with pytest.raises(InputError, match='sub: Permission denied'):
         images.read_image(paths[1])
+
+
+def test_a_header_whose_table_has_a_step_of_0_tells_nothing(tmp_path):
+    data = bytearray(cv2.imencode('.jpg', np.full((32, 32, 3), 90, np.uint8))[1])
+    data[data.index(b'\xff\xdb') + 5 + 10] = 0  # marker, length and number come first
+    (tmp_path / 'a.jpg').write_bytes(data)
+    assert images.read_header(tmp_path / 'a.jpg') is None
