@@ -102,10 +102,11 @@ FINE_FROM, FINE_EVIDENCE = 80, 30.0
 HELPED = 12               # candidate phases that get that help
 PIXEL_ERROR = 0.55        # gray levels that rounding may leave between pixels and lattice
 CHROMA_WINDOWS = 144      # of 24x24 px
+FINEST_CHROMA = 96        # finer chroma tables fit other grids' coefficients by chance
 MIN_VARIED = 4            # of their planes, those that are not of one value
 MANY_BYTES = 4_000_000    # of larger images, not every row is looked at for colour
-# Share of their pixels that upsampling gives: 0.966 and more with the right subsampling,
-# 0.87 and less for 4:4:4 and for photos that were not compressed.
+# Share of their pixels that upsampling gives: 0.966 and more with the right subsampling, less
+# than 0.74 for photos that were not compressed; up to 0.96 for 4:4:4, which is looked for first.
 UPSAMPLED = 0.94
 
 # Tables at quality 50, row by row (ITU-T T.81, Annex K, Tables K.1 and K.2).
@@ -414,7 +415,7 @@ class Chroma:
         """The chroma table's quality: the luma's if that fits, None when it is not sure."""
         if self.scores is None:
             return None
-        total = self.scores.total
+        total = self.scores.total[:FINEST_CHROMA]
         fits = np.flatnonzero(total >= total.max() - TIE) + 1
         if np.ptp(fits) > MAX_SPAN:
             return None
@@ -440,9 +441,13 @@ def read_chroma(image, dy, dx):
     varied = np.ptp(planes[:, centre, centre], axis=(1, 2)) > 0
     if varied.sum() < MIN_VARIED:
         return Chroma(None, None)
-    best, kind = UPSAMPLED, '4:4:4'
     rows = columns = slice(MARGIN, MARGIN + BLOCK)
-    coded, phase = planes, 0 * odd_x
+    full = _plane_scores(planes[:, rows, columns], slice(None))
+    top = full.total[:FINEST_CHROMA].argmax()
+    fits = full.total[top] >= FINE_EVIDENCE
+    if fits and full.ac[top] >= FINE_EVIDENCE:
+        return Chroma('4:4:4', full)
+    best, kind = UPSAMPLED, None
     for name, vertical in (('4:2:2', False), ('4:2:0', True)):
         samples, same = coded_planes(planes, vertical)
         share = same[varied, centre, centre].mean()
@@ -450,17 +455,19 @@ def read_chroma(image, dy, dx):
             best, kind, coded, phase = share, name, samples, odd_x + 2 * odd_y * vertical
             columns = slice(MARGIN // 2 + 1, MARGIN // 2 + 1 + BLOCK)
             rows = columns if vertical else rows
-    coded = (coded[:, rows, columns] + 128).clip(0, 255).astype(np.uint8)
-    scores = max((_plane_scores(coded, phase == p) for p in np.unique(phase)),
-                 key=lambda s: s.total.max())
-    top = int(scores.total.argmax())
-    if scores.total[top] < least_evidence(top + 1, len(coded)):
-        return Chroma(None if kind == '4:4:4' else kind, None)
-    return Chroma(kind, scores)
+    if kind is None:
+        return Chroma('4:4:4', full) if fits else Chroma(None, None)
+    _, _, scores = max(
+        (s.total[:FINEST_CHROMA].max(), p, s) for p in np.unique(phase)
+        for s in [_plane_scores(coded[:, rows, columns], phase == p)])
+    top = int(scores.total[:FINEST_CHROMA].argmax())
+    sure = scores.total[top] >= least_evidence(top + 1, 0)
+    return Chroma(kind, scores if sure else None)
 
 
 def _plane_scores(planes, chosen):
-    """`Scores` of the chosen blocks of Cb and Cr: planes (2 n, 8, 8) uint8, chosen (n,) bool."""
+    """`Scores` of the chosen blocks of Cb and Cr: planes (2 n, 8, 8), less 128, float32."""
+    planes = (planes + 128).clip(0, 255).astype(np.uint8)
     (cb, flat_cb), (cr, flat_cr) = (_distinct(plane[chosen], FEW_LUMA // 2)
                                     for plane in np.split(planes, 2))
     blocks = np.concatenate([cb, cr])
@@ -580,7 +587,7 @@ def _middle(fits, total):
 
 
 def least_evidence(quality, count):
-    """The nats that a table of this quality needs to beat "not compressed", from that many blocks.
+    """The nats by which that table must beat "not compressed", from so many blocks.
 
     Fine tables fit much that is on no lattice of theirs.
     """

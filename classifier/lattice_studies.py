@@ -419,11 +419,12 @@ SUBSAMPLINGS = {'4:4:4': {'subsampling': 0}, '4:2:2': {'subsampling': 1},
 def chroma_cases(image, index):
     """Yields (subsampling, (subsampling, chroma quality) found, the quality) of one photo.
 
-    Nothing of a photo without colours, which is gray whatever the file's subsampling.
+    Of a photo without colour, only 'gray': however it was coded, its pixels say no more.
     """
-    if (image == image[..., :1]).all():
-        return
+    gray = (image == image[..., :1]).all()
     for name, options in SUBSAMPLINGS.items():
+        if gray and name != 'gray':
+            continue
         for quality in CHROMA_QUALITIES:
             coded, _ = pillow_jpeg(image, quality=quality, **options)
             for dy, dx in CHROMA_CROPS:
