@@ -9,6 +9,10 @@ name only after its answers were found to be the Keras network's. What it is and
 weights it was made of stand in it as its description, in JSON. The threshold and the
 likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT alone.
 
+--quantize makes it smaller: float16 and dynamic (8 bits) store the weights so, int8
+computes with 8 bits as well, takes uint8 pixels, and is calibrated on the photos of
+--in_path, compressed at random qualities.
+
 New weights get their own model file, which predict_cls.py and evaluate_cls.py use, with
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper \\
@@ -24,12 +28,17 @@ from pathlib import Path
 
 import numpy as np
 
-from console import add_network_options, command, whole_file
+from console import add_network_options, command, named, whole_file
+from images import compress, list_images, read_image
 from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, best_folder,
-                    description_field, get_comp_type, import_tensorflow, load_network, quiet,
-                    stored_threshold, weights_digest)
+                    description_field, extract_patches, get_comp_type, import_tensorflow,
+                    load_network, quiet, stored_threshold, weights_digest)
 
-TOLERANCE = 1e-2  # of confidence and quality, both on 0..100
+# How much confidence and quality, both on 0..100, may differ from the Keras network's: at
+# most in float32, which is exact but for rounding, and on average over photos otherwise.
+TOLERANCE = {'none': 1e-2, 'float16': 0.1, 'dynamic': 2, 'int8': 2}
+PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
+COPIES = 10  # compressed copies of each photo to calibrate on
 LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsung '
            'Electronics; see the file LICENSE')
 
@@ -39,17 +48,49 @@ def parse_args(argv):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_network_options(parser)
     parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
+    parser.add_argument('--quantize', choices=TOLERANCE, default='none',
+                        help='default: none, which is float32')
+    parser.add_argument('--in_path', default=PHOTOS, metavar='DIR',
+                        help='photos to calibrate int8 on (default: sample_image)')
     return parser.parse_args(argv)
 
 
-def convert(network, batch):
-    """The network for a fixed batch size, as the bytes of a float32 TFLite file."""
+def convert(network, batch, quantize='none', calibration=()):
+    """The network for a fixed batch size, as the bytes of a TFLite file.
+
+    quantize: one of `TOLERANCE`'s keys; int8 needs patches to calibrate on, float32 arrays
+    of that batch size.
+    """
     tf, _ = import_tensorflow()
     spec = tf.TensorSpec((batch, *network.input_shape[1:]), tf.float32, name='patches')
     function = tf.function(lambda patches: network(patches, training=False), input_signature=[spec])
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function.get_concrete_function()], network)
+    if quantize != 'none':
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == 'float16':
+        converter.target_spec.supported_types = [tf.float16]
+    elif quantize == 'int8':
+        converter.representative_dataset = lambda: ([patches] for patches in calibration)
+        converter.inference_input_type = tf.uint8
     return converter.convert()
+
+
+def calibration_patches(folder, comp_type, batch, seed=0):
+    """Patches of photos compressed at random qualities: a list of (batch, side, side, 3) float32.
+
+    InputError where a photo cannot be read.
+    """
+    rng = np.random.default_rng(seed)
+    patches = []
+    for path in list_images(folder):
+        with named(path):
+            image = read_image(path)
+            patches += [extract_patches(compress(image, int(quality)), comp_type)
+                        for quality in rng.integers(1, 101, COPIES)]
+    patches = rng.permutation(np.concatenate(patches))
+    shape = (-(-len(patches) // batch), batch, *patches.shape[1:])
+    return list(np.resize(patches, shape).astype(np.float32))
 
 
 def described(model, metadata):
@@ -65,23 +106,25 @@ def described(model, metadata):
     return model + struct.pack('<I', len(text)) + text + b'\0'
 
 
-def metadata_of(comp_type, folder):
+def metadata_of(comp_type, folder, quantize='none'):
     """What the model file says of itself: a JSON-able dict."""
     side = comp_type.patch
     return {'comp_type': comp_type.name,
             'input': f'(patches, {side}, {side}, 3), BGR, 0..255, not normalised',
             'output': '(patches, 2): confidence, quality, both 0..100',
+            'quantization': quantize,
             'threshold': stored_threshold(comp_type, folder),
             'weights_sha256': weights_digest(folder),
             'licence': LICENCE}
 
 
 def run_tflite(model, patches):
-    """The output (n, 2) of a TFLite model, given as bytes, for its n float32 patches."""
+    """The output (n, 2) of a TFLite model, given as bytes, for its n patches in 0..255."""
     tf, _ = import_tensorflow()
     interpreter = tf.lite.Interpreter(model_content=model)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]['index'], patches)
+    model_input, = interpreter.get_input_details()
+    interpreter.set_tensor(model_input['index'], patches.astype(model_input['dtype']))
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]['index'])
 
@@ -102,20 +145,25 @@ def main(argv=None):
     folder = Path(args.weights or best_folder(comp_type))
     network = load_network(comp_type, folder)
     batch = comp_type.samples ** 2
-    patches = sample_patches(comp_type, batch)
+    photos = calibration_patches(args.in_path, comp_type, batch) if args.quantize != 'none' else []
+    patches = photos[0] if photos else sample_patches(comp_type, batch)
     with quiet():
-        model = described(convert(network, batch), metadata_of(comp_type, folder))
-        difference = float(np.abs(run_tflite(model, patches) - network(patches).numpy()).max())
-    print(f'largest difference from the Keras network: {difference:.2g}')
-    if not difference <= TOLERANCE:
-        raise InputError(f'the converted network differs by more than {TOLERANCE}; '
+        model = described(convert(network, batch, args.quantize, photos),
+                          metadata_of(comp_type, folder, args.quantize))
+        difference = np.abs(run_tflite(model, patches) - network(patches).numpy())
+    print(f'difference from the Keras network: {difference.mean():.2g} on average, '
+          f'{difference.max():.2g} at most')
+    tolerance = TOLERANCE[args.quantize]
+    if not (difference.mean() if photos else difference.max()) <= tolerance:
+        raise InputError(f'the converted network differs by more than {tolerance}; '
                          'nothing was written')
     with whole_file(args.out_path / MODEL_FILE, 'wb') as file:
         file.write(model)
     for path in (folder / THRESHOLD_FILE, folder / LIKELIHOOD_FILE):
         if path.exists() and folder.resolve() != args.out_path.resolve():
             shutil.copy(path, args.out_path)
-    print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
+    dtype = 'uint8' if args.quantize == 'int8' else 'float32'
+    print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} {dtype}')
 
 
 if __name__ == '__main__':

@@ -7,15 +7,20 @@ Things that are compared run in turns; medians are printed.
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from conftest import SAMPLES  # also puts classifier/ on the path
+from conftest import CLASSIFIER, SAMPLES  # also puts classifier/ on the path
+
+import numpy as np
 
 import gen_data
 import images
-from models import COMP_TYPES, Predictor
+from models import COMP_TYPES, RUNTIMES, Predictor, best_folder, extract_patches, load_network
 from patches import PatchFile
 from train import SCHEDULE, patch_trainer, training_batches
 
@@ -54,13 +59,42 @@ def benchmark_training(path, comp_type):
           f'{ratio:.2f} of the step alone')
 
 
+def benchmark_start(comp_type):
+    """predict_cls.py on one image, from the start of the process to its end."""
+    def start(runtime):
+        subprocess.run([sys.executable, CLASSIFIER / 'predict_cls.py', '--in_path',
+                        SAMPLES / 'coffee_jpeg_q20.png', '--comp_type', comp_type.name,
+                        '--runtime', runtime], check=True, stdout=subprocess.DEVNULL)
+
+    compare('predict_cls.py on one image', {r: partial(start, r) for r in RUNTIMES}, ROUNDS)
+
+
 def benchmark_prediction(comp_type):
     """One image of 256 patches, decoding excluded."""
-    predictor = Predictor(comp_type.name)
     image = images.read_image(SAMPLES / 'raccoon.png')
-    predictor.predict(image)
-    seconds = 1 / statistics.median(rate(lambda: predictor.predict(image), 1) for _ in range(20))
-    print(f'prediction of one image:           {1000 * seconds:.0f} ms')
+    ways = {runtime: partial(Predictor(comp_type.name, runtime=runtime).predict, image)
+            for runtime in RUNTIMES}
+    network = load_network(comp_type, best_folder(comp_type))
+
+    def reference():
+        output = network.predict(extract_patches(image, comp_type).astype(np.float32), verbose=0)
+        kept = []
+        for confidence, quality in output:
+            if confidence > comp_type.threshold:
+                kept.append(quality)
+        return np.median(kept)
+
+    compare('prediction, one image', ways | {"Keras' predict and a loop": reference}, 20)
+
+
+def compare(title, ways, rounds):
+    """Print the median time of each way, a dict of functions, and its ratio to the first."""
+    for way in ways.values():
+        way()
+    times = [[1 / rate(way, 1) for way in ways.values()] for _ in range(rounds)]
+    for name, column in zip(ways, zip(*times)):
+        ratio = statistics.median(t / row[0] for t, row in zip(column, times))
+        print(f'{title}, {name}: {1000 * statistics.median(column):,.0f} ms, {ratio:.1f} x')
 
 
 def main():
@@ -78,7 +112,8 @@ def main():
         print(f'gen_data.py:                       {made:,.0f} patches/s')
         comp_type = COMP_TYPES[args.comp_type]
         benchmark_training(Path(folder) / 'a.h5', comp_type)
-        benchmark_prediction(comp_type)
+    benchmark_start(comp_type)
+    benchmark_prediction(comp_type)
 
 
 if __name__ == '__main__':

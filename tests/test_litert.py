@@ -137,7 +137,7 @@ def test_the_file_says_what_it_is(tiny_folder):
 
 def test_an_export_holds_all_that_prediction_needs(tmp_path, capsys, photo):
     assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path)]) == 0
-    assert 'largest difference' in capsys.readouterr().out
+    assert 'difference from the Keras network' in capsys.readouterr().out
     exported, shipped = Predictor('jpeg_paper', tmp_path), Predictor('jpeg_paper')
     assert exported.runtime == 'litert'
     assert exported.predict(compress(photo, 35)) == shipped.predict(compress(photo, 35))
@@ -149,3 +149,16 @@ def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tin
     assert to_tflite.main([*tiny_type, '--out_path', str(tmp_path)]) == 2
     assert 'differs by more than 0.01' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('quantize', ['float16', 'dynamic'])
+def test_a_quantized_network_is_smaller_and_answers_alike(tmp_path, photo, quantize):
+    assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path),
+                           '--quantize', quantize]) == 0
+    small, shipped = Predictor('jpeg_paper', tmp_path), Predictor('jpeg_paper')
+    model = (tmp_path / MODEL_FILE).read_bytes()
+    assert models.model_metadata(model)['quantization'] == quantize
+    assert len(model) < 0.6 * (models.best_folder(PAPER) / MODEL_FILE).stat().st_size
+    for quality in (20, 50, 80):
+        coded = compress(photo, quality)
+        assert abs(small.predict(coded).quality - shipped.predict(coded).quality) < 1
