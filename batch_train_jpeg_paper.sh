@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole training: rounds of fresh patches, each with its slice of one schedule, then
-# what fuses the patches of an image: their likelihood and the confidence threshold.
+# the model file for LiteRT and what fuses the patches of an image: their likelihood and
+# the confidence threshold.
 #
 #   ./batch_train_jpeg_paper.sh [comp_type]     (default: jpeg_paper)
 #
@@ -54,6 +55,8 @@ for ((round = 1; round <= rounds; round++)); do
     touch "$out/round_$round.done"
     rm "$out/train_$round.h5"
 done
+python3 classifier/to_tflite.py --comp_type "$comp_type" \
+    --out_path "classifier/save/$comp_type/best"
 python3 classifier/evaluate_cls.py --in_path "$train_dir" --comp_type "$comp_type" \
     --fit_likelihood --limit 52 --out_path "$out"
 for option in --find_threshold ''; do
