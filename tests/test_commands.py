@@ -216,7 +216,7 @@ def test_the_pixel_limit_can_be_set(tiny_type, capsys):
 def test_an_output_that_cannot_be_written_is_named_before_the_work(
         options, tiny_type, tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').touch()
-    monkeypatch.setattr(predict_cls, 'Predictor', None)
+    monkeypatch.setattr(predict_cls, 'open_predictor', None)
     options = [option.format(tmp_path) for option in options]
     assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type, *options]) == 2
     error = capsys.readouterr().err.splitlines()
@@ -227,14 +227,14 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(
 def test_results_that_cannot_be_written_are_named_before_the_work(
         photo_folder, tmp_path, tiny_type, monkeypatch, capsys, name):
     (tmp_path / name).mkdir()
-    monkeypatch.setattr(evaluate_cls, 'Predictor', None)
+    monkeypatch.setattr(evaluate_cls, 'open_predictor', None)
     assert evaluate(photo_folder, tmp_path, tiny_type) == 2
     assert f'{name}: is a folder' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason='root may write everywhere')
 def test_a_read_only_folder_is_named_before_the_work(tiny_type, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(predict_cls, 'Predictor', None)
+    monkeypatch.setattr(predict_cls, 'open_predictor', None)
     tmp_path.chmod(0o500)
     assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type,
                              '--csv', str(tmp_path / 'a.csv')]) == 2
