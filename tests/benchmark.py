@@ -16,10 +16,12 @@ from pathlib import Path
 
 from conftest import CLASSIFIER, SAMPLES  # also puts classifier/ on the path
 
+import cv2
 import numpy as np
 
 import gen_data
 import images
+from lattice import find_quality
 from models import COMP_TYPES, RUNTIMES, Predictor, best_folder, extract_patches, load_network
 from patches import PatchFile
 from train import SCHEDULE, patch_trainer, training_batches
@@ -87,6 +89,23 @@ def benchmark_prediction(comp_type):
     compare('prediction, one image', ways | {"Keras' predict and a loop": reference}, 20)
 
 
+def benchmark_refinement():
+    """find_quality, in processor time of all threads together: what it takes on one core."""
+    photo = images.read_image(SAMPLES / 'raccoon.png')
+    for width, height in ((768, 512), (1152, 864), (8192, 6144)):
+        coded = images.compress(cv2.resize(photo, (width, height)), 75)
+        cases = {'grid known': partial(find_quality, coded, grid=(0, 0)),
+                 'grid unknown': partial(find_quality, np.ascontiguousarray(coded[3:, 5:]))}
+        for name, work in cases.items():
+            work()
+            times = []
+            for _ in range(20):
+                began = time.process_time()
+                work()
+                times.append(time.process_time() - began)
+            print(f'refinement, {width}x{height}, {name}: {1000 * statistics.median(times):.0f} ms')
+
+
 def compare(title, ways, rounds):
     """Print the median time of each way, a dict of functions, and its ratio to the first."""
     for way in ways.values():
@@ -114,6 +133,7 @@ def main():
         benchmark_training(Path(folder) / 'a.h5', comp_type)
     benchmark_start(comp_type)
     benchmark_prediction(comp_type)
+    benchmark_refinement()
 
 
 if __name__ == '__main__':

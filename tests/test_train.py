@@ -202,7 +202,7 @@ def test_what_cannot_be_written_is_named_before_the_work(
         (tmp_path / name).mkdir(parents=True)
     else:
         (tmp_path / name).touch()
-    monkeypatch.setattr(train, 'Trainer', None)
+    monkeypatch.setattr(train, 'train', None)
     assert run(patch_file, tmp_path, '--epochs', '1') == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and str(tmp_path / name) in error[0]
