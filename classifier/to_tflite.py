@@ -9,9 +9,9 @@ name only after its answers were found to be the Keras network's. What it is and
 weights it was made of stand in it as its description, in JSON. The threshold and the
 likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT alone.
 
---quantize makes it smaller: float16 and dynamic (8 bits) store the weights so, int8
-computes with 8 bits as well, takes uint8 pixels, and is calibrated on the photos of
---in_path, compressed at random qualities.
+--quantize makes it smaller: float16 stores the weights so; dynamic computes with 8 bits
+in a range that is found patch by patch; int8 with ranges calibrated on the photos of
+--in_path, compressed at random qualities. In each, input and output stay float32.
 
 New weights get their own model file, which predict_cls.py and evaluate_cls.py use, with
 
@@ -38,7 +38,7 @@ from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, bes
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
 TOLERANCE = {'none': 1e-2, 'float16': 0.1, 'dynamic': 2, 'int8': 2}
 PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
-COPIES = 10  # compressed copies of each photo to calibrate on
+COPIES = 4  # compressed copies of each photo to calibrate on
 LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsung '
            'Electronics; see the file LICENSE')
 
@@ -70,10 +70,35 @@ def convert(network, batch, quantize='none', calibration=()):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == 'float16':
         converter.target_spec.supported_types = [tf.float16]
-    elif quantize == 'int8':
-        converter.representative_dataset = lambda: ([patches] for patches in calibration)
-        converter.inference_input_type = tf.uint8
+    if quantize == 'int8':
+        return convert_int8(converter, network, calibration)
     return converter.convert()
+
+
+def convert_int8(converter, network, calibration):
+    """An int8 network with stages 1 and 2, and the layers after stage 7's convolution, in float32.
+
+    The first stages see what compression left, differences of a level or two: 256 values
+    for the whole range of a channel are too few for these.
+    """
+    tf, _ = import_tensorflow()
+    kinds = [type(layer).__name__ for layer in network.layers]
+    second_add = kinds.index('Add', kinds.index('Add') + 1)
+    last_conv = max(i for i, kind in enumerate(kinds) if kind == 'Conv2D')
+    exact = {layer.name for i, layer in enumerate(network.layers)
+             if i <= second_add + 1 or i > last_conv}
+
+    def dataset():
+        return ([patches] for patches in calibration)
+
+    converter.representative_dataset = dataset
+    debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=dataset)
+    tensors = tf.lite.Interpreter(model_content=debugger.calibrated_model).get_tensor_details()
+    names = [tensor['name'] for tensor in tensors]  # 'model/layer/op;model/layer/op', or the output
+    debugger.options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=[
+        name for name in names if name.startswith('StatefulPartitionedCall')
+        or any(exact.intersection(op.split('/')[1:2]) for op in name.split(';'))])
+    return debugger.get_nondebug_quantized_model()
 
 
 def calibration_patches(folder, comp_type, batch, seed=0):
@@ -119,12 +144,11 @@ def metadata_of(comp_type, folder, quantize='none'):
 
 
 def run_tflite(model, patches):
-    """The output (n, 2) of a TFLite model, given as bytes, for its n patches in 0..255."""
+    """The output (n, 2) of a TFLite model, given as bytes, for its n float32 patches."""
     tf, _ = import_tensorflow()
     interpreter = tf.lite.Interpreter(model_content=model)
     interpreter.allocate_tensors()
-    model_input, = interpreter.get_input_details()
-    interpreter.set_tensor(model_input['index'], patches.astype(model_input['dtype']))
+    interpreter.set_tensor(interpreter.get_input_details()[0]['index'], patches)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]['index'])
 
@@ -162,8 +186,7 @@ def main(argv=None):
     for path in (folder / THRESHOLD_FILE, folder / LIKELIHOOD_FILE):
         if path.exists() and folder.resolve() != args.out_path.resolve():
             shutil.copy(path, args.out_path)
-    dtype = 'uint8' if args.quantize == 'int8' else 'float32'
-    print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} {dtype}')
+    print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
 
 
 if __name__ == '__main__':

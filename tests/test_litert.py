@@ -151,7 +151,7 @@ def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tin
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('quantize', ['float16', 'dynamic'])
+@pytest.mark.parametrize('quantize', ['float16', 'dynamic', 'int8'])
 def test_a_quantized_network_is_smaller_and_answers_alike(tmp_path, photo, quantize):
     assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path),
                            '--quantize', quantize]) == 0
