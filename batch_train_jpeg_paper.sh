@@ -7,12 +7,14 @@
 #
 # Photos come from DIV2K_train_HR and DIV2K_valid_HR, or from TRAIN_DIR and VALID_DIR.
 # It stops at the first failure; started again, it goes on where it was. Longer
-# training: more ROUNDS and EPOCHS (an epoch is 1,000 steps of 1,024 patches).
+# training: more ROUNDS and EPOCHS (an epoch is 1,000 steps of 1,024 patches). To go on
+# from weights that are there: BASE_WEIGHTS, another OUT, and a SEED for other patches.
 set -euo pipefail
 absolute() { case $1 in (/*) echo "$1" ;; (*) echo "$PWD/$1" ;; esac; }
 train_dir=${TRAIN_DIR:+$(absolute "$TRAIN_DIR")}
 valid_dir=${VALID_DIR:+$(absolute "$VALID_DIR")}
 out=${OUT:+$(absolute "$OUT")}
+base=${BASE_WEIGHTS:+$(absolute "$BASE_WEIGHTS")}
 cd "$(dirname "$0")"
 
 comp_type=${1:-jpeg_paper}
@@ -22,6 +24,7 @@ out=${out:-out/$comp_type}
 rounds=${ROUNDS:-3}
 epochs=${EPOCHS:-12}           # of all rounds together
 samples=${NUM_SAMPLES:-20000}  # patches for each quality, in each round
+seed=${SEED:-0}                # of weights and data; round N makes its patches with SEED + N
 
 for dir in "$train_dir" "$valid_dir"; do
     if [ ! -d "$dir" ]; then
@@ -45,10 +48,10 @@ gen_data() {  # folder, file, patches for each quality, seed
 gen_data "$valid_dir" val.h5 600 1000
 for ((round = 1; round <= rounds; round++)); do
     [ -f "$out/round_$round.done" ] && rm -f "$out/train_$round.h5" && continue
-    gen_data "$train_dir" "train_$round.h5" "$samples" "$round"
-    resume=
-    [ -f "$out/run.json" ] && resume=--resume
-    python3 classifier/train.py --comp_type "$comp_type" $resume --out_path "$out" \
+    gen_data "$train_dir" "train_$round.h5" "$samples" $((seed + round))
+    options=(--seed "$seed" ${base:+--base_weights "$base"})
+    [ -f "$out/run.json" ] && options+=(--resume)
+    python3 classifier/train.py --comp_type "$comp_type" "${options[@]}" --out_path "$out" \
         --hdf5_train_path "$out/train_$round.h5" --hdf5_val_path "$out/val.h5" \
         --epochs "$epochs" --steps_per_epoch 1000 --batch_size 1024 \
         --until_epoch $((epochs * round / rounds))
