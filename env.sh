@@ -3,8 +3,9 @@
 #     . ./env.sh && python3 -m pytest
 #
 # The first time it makes .venv with Python 3.10 to 3.13 ($PYTHON, if that is set) and
-# installs requirements.txt; later it only looks whether that file changed. With a
-# virtual or conda environment active, it installs what is missing into that one.
+# installs into it what .ci/requirements.lock names, no file of another hash; later it only
+# looks whether that changed. With a virtual or conda environment active, it installs what
+# is missing of requirements.txt into that one, whatever it holds besides.
 
 if [ "${1-}" != --q1net-prepare ]; then
     (return 0 2>/dev/null) || { echo "env.sh: to be sourced: . ./env.sh" >&2; exit 1; }  # bash env.sh
@@ -51,6 +52,9 @@ own=$root/.venv
 env=${VIRTUAL_ENV:-${CONDA_PREFIX:-$own}}
 python=$env/bin/python3
 stamp=$env/.q1net-requirements
+lock=$root/.ci/requirements.lock  # made of requirements.txt, with the hashes of all files
+wanted=$root/requirements.txt hashes=
+[ "$env" != "$own" ] || wanted=$lock hashes=--require-hashes
 
 # -I and -S: nothing from the current folder or PYTHON* variables, and a quick start.
 # Only a Python that runs can answer: a pyenv shim may be there and fail.
@@ -61,7 +65,7 @@ suits() {
 
 # What a finished environment's stamp says. A folder that was moved or copied, or a
 # Python that was replaced, shows in the first line.
-stamp_text() { printf '%s\n' "$env $version"; cat "$root/requirements.txt"; }
+stamp_text() { printf '%s\n' "$env $version"; cat "$wanted"; }
 
 if ! { suits "$python" && stamp_text | cmp -s - "$stamp"; }; then
     made=
@@ -74,7 +78,7 @@ if ! { suits "$python" && stamp_text | cmp -s - "$stamp"; }; then
         echo "env.sh: installing what is missing of requirements.txt into $env; this can take some minutes"
         rm -f "$stamp"
     elif [ "$made" = "$own $version" ]; then
-        echo "env.sh: requirements.txt has changed; installing what is new into .venv; this can take some minutes"
+        echo "env.sh: $wanted has changed; installing what is new into .venv; this can take some minutes"
         rm -f "$stamp"
     else
         case $made in (being\ made\ by\ *)
@@ -90,7 +94,7 @@ if ! { suits "$python" && stamp_text | cmp -s - "$stamp"; }; then
         fi
         "$base" -I -c 'import venv, ensurepip' 2>/dev/null ||
             fail "$base has no venv or ensurepip module; on Debian or Ubuntu: apt install python3-venv"
-        echo "env.sh: making .venv with Python $version and installing requirements.txt; this takes some minutes"
+        echo "env.sh: making .venv with Python $version and installing what $wanted names; this takes some minutes"
         # Until all is in, the stamp matches nothing: even after a power cut, the next
         # run starts afresh.
         trap 'trap "" HUP INT TERM; rm -rf "$own"' EXIT
@@ -98,8 +102,8 @@ if ! { suits "$python" && stamp_text | cmp -s - "$stamp"; }; then
         mkdir "$own" && echo "being made by $$" >"$stamp" && "$base" -I -m venv "$own" || fail "could not make $own"
     fi
     "$python" -I -m pip --version >/dev/null 2>&1 || fail "$env has no pip; this may bring it: $python -m ensurepip"
-    PIP_USER=0 "$python" -I -m pip install -q --disable-pip-version-check -r "$root/requirements.txt" ||
-        fail "pip could not install requirements.txt (it says why above); source env.sh again when that is mended"
+    PIP_USER=0 "$python" -I -m pip install -q --disable-pip-version-check $hashes -r "$wanted" ||
+        fail "pip could not install what $wanted names (it says why above); source env.sh again when that is mended"
     stamp_text >"$stamp.new" && mv -f "$stamp.new" "$stamp"
     trap - EXIT
 fi

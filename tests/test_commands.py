@@ -10,6 +10,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from sklearn.metrics import roc_auc_score
 
 import evaluate_cls
@@ -31,6 +32,31 @@ def typed(*command, cwd=REPOSITORY):
                    if k not in ('PYTHONPATH', 'TF_USE_LEGACY_KERAS', 'TF_CPP_MIN_LOG_LEVEL')}
     return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=environment,
                           capture_output=True, text=True)
+
+
+# ---------------------------------------------------------------- what is installed
+
+@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12', '3.13'])
+@pytest.mark.parametrize('system, machine', [
+    ('linux', 'x86_64'), ('linux', 'aarch64'), ('darwin', 'arm64'), ('darwin', 'x86_64'),
+    ('win32', 'AMD64')])
+def test_lock_file_has_the_required_versions_and_their_hashes(python, system, machine):
+    environment = {'python_version': python, 'python_full_version': f'{python}.4',
+                   'sys_platform': system, 'platform_machine': machine}
+
+    def wanted(lines):
+        found = [Requirement(line.split('--hash')[0]) for line in lines]
+        return {(r.name, str(r.specifier)) for r in found
+                if r.marker is None or r.marker.evaluate(environment)}
+
+    lines = (REPOSITORY / 'requirements.txt').read_text().splitlines()
+    required = wanted(line for line in lines if line and not line.startswith('#'))
+    lock = (REPOSITORY / '.ci' / 'requirements.lock').read_text().replace('\\\n', '')
+    locked = [line for line in lock.splitlines() if line and line[0] not in '#-']
+    assert all('--hash=sha256:' in line for line in locked)
+    assert required <= wanted(locked)
+    names = [name for name, _ in wanted(locked)]
+    assert len(set(names)) == len(names) > len(required)
 
 
 # ---------------------------------------------------------------- all of them
