@@ -46,13 +46,21 @@ def list_images(folder, recursive=False):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f'{folder}: no such folder')
-    unreadable = []
-    if recursive:
-        walk = os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename)))
-        paths = (Path(root) / name for root, _, names in walk for name in names)
-    else:
-        paths = folder.iterdir()
-    found = sorted([p for p in paths if p.suffix.lower() in EXTENSIONS] + unreadable)
+    found, folders = [], [folder]
+    while folders:  # no recursion, which os.walk is before Python 3.12: folders may be deep
+        current = folders.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if recursive and entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                        found.append(entry.path)
+        except OSError:
+            if current == folder:
+                raise
+            found.append(current)
+    found = sorted(map(Path, found))
     if not found:
         raise InputError(f'{folder}: no images there ({", ".join(sorted(EXTENSIONS))})'
                          + ('' if recursive else '; for its subfolders too: --recursive'))
