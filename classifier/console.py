@@ -1,6 +1,8 @@
 """What the scripts do alike: errors, options, progress, work ahead, files written whole."""
 import contextlib
+import errno
 import functools
+import io
 import itertools
 import os
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 from models import COMP_TYPES, RUNTIMES, InputError, Predictor
 
 MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
+
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # what writing may end with
 
 
 def command(main):
@@ -28,16 +32,20 @@ def command(main):
             stream.reconfigure(errors='backslashreplace')
         try:
             status = main(argv) or 0
-            with naming('standard output'):
+            if sys.stdout:
                 sys.stdout.flush()
             return status
         except InputError as error:
             complain(f'{name}: error: {error}')
         except OSError as error:  # no space, no permission, not a directory ...
-            if isinstance(error, BrokenPipeError):  # the reader of our output left
+            where = error.filename
+            if where is None and error.errno in UNWRITTEN:  # files are named, see `naming`
+                where = 'standard output'
+                # What it still holds is not to be tried again at the interpreter's end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader of our output left
                 return 141
-            where = f'{error.filename}: ' if error.filename else ''
+            where = f'{where}: ' if where else ''
             complain(f'{name}: error: {where}{error.strerror or error}')
         except KeyboardInterrupt:
             print(f'{name}: stopped', file=sys.stderr)
@@ -90,6 +98,14 @@ def is_special(path):
     return os.path.exists(path) and not os.path.isfile(path)
 
 
+class NamedFile(io.FileIO):
+    """A file whose name is in the error of a write that fails."""
+
+    def write(self, data):
+        with naming(self.name):
+            return super().write(data)
+
+
 def put_in_place(part, path):
     """Give a complete file, synced to the disk, its name, and sync the folder that holds it."""
     os.replace(part, path)
@@ -121,13 +137,13 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
     if part.is_symlink():
         part.unlink()  # not ours: what it points to is not to be written over
     try:
-        file = part.open(mode, **kwargs)
-        try:
+        raw = NamedFile(part, mode.replace('b', ''))
+        file = io.BufferedWriter(raw)
+        with file if 'b' in mode else io.TextIOWrapper(file, **kwargs) as file:
             yield file
-        finally:
-            with naming(path), file:  # a full disk may show only now
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            with naming(part):
+                os.fsync(raw.fileno())
         put_in_place(part, path)
     except BaseException:
         if keep_part and part.exists():

@@ -83,7 +83,8 @@ def read_image(path, max_pixels=MAX_PIXELS, notice=None):
                 raise ValueError('an image without pixels')
             if pixels > max_pixels:
                 raise ValueError(f'{image.width}x{image.height} is over the limit of '
-                                 f'{max_pixels:,} pixels; crop it or raise --max_pixels')
+                                 f'{max_pixels:,} pixels; crop it, or raise --max_pixels if the '
+                                 'script has that option')
             if notice and image.format != 'MPO' and getattr(image, 'is_animated', False):
                 notice(f'{path}: holds several images, the first is taken')
             if image.format in ('JPEG', 'MPO'):
