@@ -155,12 +155,13 @@ def open_part(path, total, size, recipe):
     if path.exists():
         try:
             file = h5py.File(path, 'r+')
-            if file.attrs.get('recipe') == recipe:
+            if (file.attrs.get('recipe') == recipe
+                    and all(file[name].id.get_offset() for name in ('x_noise', 'y_quality'))):
                 return file
             file.close()
         except BlockingIOError:
             raise InputError(f'{path}: another run is writing this file; wait for it') from None
-        except OSError:
+        except (OSError, RuntimeError, ValueError, KeyError):
             pass  # killed while the file was laid out
         path.unlink()
     shapes = {'x_noise': (total, size, size, 3), 'y_quality': (total,)}

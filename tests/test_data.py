@@ -100,6 +100,16 @@ def test_a_run_killed_just_before_the_renaming_is_completed(photo_folder, tmp_pa
     assert (tmp_path / 'p.h5').read_bytes() == whole
 
 
+@pytest.mark.parametrize('kept', [0, 100, 900, 2048])
+def test_a_run_killed_while_it_laid_out_its_file_starts_afresh(photo_folder, tmp_path, kept):
+    assert generate(photo_folder, tmp_path) == 0
+    whole = (tmp_path / 'p.h5').read_bytes()
+    (tmp_path / 'p.h5').unlink()
+    (tmp_path / 'p.h5.part').write_bytes(whole[:kept] + bytes(len(whole) - kept))
+    assert generate(photo_folder, tmp_path) == 0
+    assert (tmp_path / 'p.h5').read_bytes() == whole
+
+
 def test_two_runs_do_not_write_one_file(photo_folder, tmp_path, capsys):
     assert generate(photo_folder, tmp_path) == 0
     (tmp_path / 'p.h5').rename(tmp_path / 'p.h5.part')
