@@ -331,7 +331,8 @@ def test_a_killed_training_keeps_the_best_weights_and_goes_on_to_the_same_end(
     def compare():
         check()
         had_best.clear()
-        assert sorted(p.name for p in (folder / 'save' / 'tiny').iterdir()) == ['best']
+        assert [p.name for p in (folder / 'save' / 'tiny').iterdir()
+                if p.suffix not in UNFINISHED] == ['best']
         assert history(folder) == [pytest.approx(row, rel=1e-3) for row in history(whole)]
         for name in ('out/run.json', 'save/tiny/best/val_loss.txt'):
             assert (folder / name).read_text() == (whole / name).read_text()
