@@ -1,6 +1,8 @@
 """What the scripts do alike: errors, options, progress, work ahead, files written whole."""
 import contextlib
+import errno
 import functools
+import io
 import itertools
 import os
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 from models import COMP_TYPES, RUNTIMES, InputError, Predictor
 
 MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
+
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # what writing may end with
 
 
 def command(main):
@@ -27,14 +31,21 @@ def command(main):
         for stream in filter(None, (sys.stdout, sys.stderr)):  # file names may hold any bytes
             stream.reconfigure(errors='backslashreplace')
         try:
-            return main(argv) or 0
+            status = main(argv) or 0
+            if sys.stdout:
+                sys.stdout.flush()
+            return status
         except InputError as error:
             complain(f'{name}: error: {error}')
         except OSError as error:  # no space, no permission, not a directory ...
-            if isinstance(error, BrokenPipeError):  # the reader of our output left
+            where = error.filename
+            if where is None and error.errno in UNWRITTEN:  # files are named, see `naming`
+                where = 'standard output'
+                # What it still holds is not to be tried again at the interpreter's end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader of our output left
                 return 141
-            where = f'{error.filename}: ' if error.filename else ''
+            where = f'{where}: ' if where else ''
             complain(f'{name}: error: {where}{error.strerror or error}')
         except KeyboardInterrupt:
             print(f'{name}: stopped', file=sys.stderr)
@@ -68,11 +79,42 @@ def named(path):
         raise InputError(f'{path}: {error}') from None
 
 
+@contextlib.contextmanager
+def naming(path):
+    """Put the file's name into an OSError that has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, reason, str(path)) from None
+
+
 def is_special(path):
     """Whether that is a device or pipe; InputError for a folder."""
     if os.path.isdir(path):
         raise InputError(f'{path}: is a folder; name a file')
     return os.path.exists(path) and not os.path.isfile(path)
+
+
+class NamedFile(io.FileIO):
+    """A file whose name is in the error of a write that fails."""
+
+    def write(self, data):
+        with naming(self.name):
+            return super().write(data)
+
+
+def put_in_place(part, path):
+    """Give a complete file, synced to the disk, its name, and sync the folder that holds it."""
+    os.replace(part, path)
+    with contextlib.suppress(OSError):  # not every system lets a folder be opened and synced
+        folder = os.open(Path(path).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextlib.contextmanager
@@ -82,7 +124,8 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
     Until then it is called `<name>.part`; an error removes that, so that an
     existing file of the name stays as it was. With `keep_part` an error leaves it
     and says so, for rows that were dear to compute. A device or pipe is written to
-    directly, a symbolic link's target replaced. InputError for a folder's name.
+    directly, a symbolic link's target replaced. InputError for a folder's name; an
+    OSError of the writing, such as a full disk, names the file.
     """
     if is_special(path):
         with open(path, mode, **kwargs) as file:
@@ -91,12 +134,17 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
     path = Path(os.path.realpath(path))
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
+    if part.is_symlink():
+        part.unlink()  # not ours: what it points to is not to be written over
     try:
-        with part.open(mode, **kwargs) as file:
+        raw = NamedFile(part, mode.replace('b', ''))
+        file = io.BufferedWriter(raw)
+        with file if 'b' in mode else io.TextIOWrapper(file, **kwargs) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+            with naming(part):
+                os.fsync(raw.fileno())
+        put_in_place(part, path)
     except BaseException:
         if keep_part and part.exists():
             complain(f'what was done so far is in {part}')
@@ -116,7 +164,7 @@ def check_writable(*paths):
         path = Path(os.path.realpath(path))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix='.part'):
                 continue
         except FileExistsError as error:
             reason = f'{error.filename} is not a folder'

@@ -90,6 +90,8 @@ def parse_args(argv):
                      'and --refine')
     if (args.refine or args.study) and args.hdf5_val_path:
         parser.error(f'--refine and --{", --".join(STUDIES)} go with --in_path')
+    if args.study and (args.refine or args.find_threshold):
+        parser.error('--refine and --find_threshold do not go with a study')
     args.crop = args.crop or [(0, 0)]
     return args
 

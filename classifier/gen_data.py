@@ -6,11 +6,12 @@
 
 writes 20,000 patches for each of the 100 qualities, spread evenly over the images.
 The same command with the same seed writes the same file, whatever the number of
-cores. Started again after an interruption, it goes on where it was.
+cores. Started again after an interruption, a kill too, it goes on where it was.
 """
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -21,14 +22,15 @@ import cv2
 import h5py
 import numpy as np
 
-from console import (MAX_SEED, Progress, check_writable, command, complain, count,
-                     ordered_map)
-from images import MAX_JPEG_SIDE, compress, list_images, read_header, read_image
+from console import (MAX_SEED, Progress, check_writable, command, complain, count, naming,
+                     ordered_map, put_in_place, whole_file)
+from images import MAX_JPEG_SIDE, MAX_PIXELS, compress, list_images, read_header, read_image
 from models import COMP_TYPES, InputError, get_comp_type
-from patches import CHUNK
+from patches import DIGEST, content_digest
 
 REDRAWS = 3            # of a flat patch (reference)
 MIN_SOURCE_QUALITY = 95
+HDF5_HEADERS = 8192    # bytes in a file beside the data, at most
 
 
 def parse_args(argv):
@@ -44,12 +46,14 @@ def parse_args(argv):
                         help='side of the stored patches: 24 for random crops (default), 16')
     parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
+                        help=f'leave larger images out, unread (default: {MAX_PIXELS})')
     parser.add_argument('--save_image', action='store_true',
                         help='also write every compressed image as PNG beside the file')
     return parser.parse_args(argv)
 
 
-def sources(paths, side, pool):
+def sources(paths, side, pool, max_pixels=MAX_PIXELS):
     """The images that can be used, of at least `side` px; warns about the others.
 
     Each is read once before any patch is made: the patches of an image that turned
@@ -59,7 +63,7 @@ def sources(paths, side, pool):
 
     def problem(path):
         try:
-            height, width = read_image(path, notice=notices.append).shape[:2]
+            height, width = read_image(path, max_pixels, notices.append).shape[:2]
         except InputError as error:
             return str(error)
         if min(height, width) < side:
@@ -124,52 +128,81 @@ def random_patches(image, number, size, block, rng):
 
 def image_patches(path, counts, size, block, rng, save_folder=None):
     """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,)."""
-    image = read_image(path)
+    image = read_image(path, math.inf)  # `sources` has looked at its size
     parts = [np.empty((0, size, size, 3), np.uint8)]
     for quality, number in enumerate(counts, start=1):
         if number or save_folder:
             coded = compress(image, quality)
             parts.append(random_patches(coded, number, size, block, rng))
             if save_folder:
-                png = cv2.imencode('.png', coded)[1]
-                (save_folder / f'{path.name}_q{quality:03}.png').write_bytes(png)
+                with whole_file(save_folder / f'{path.name}_q{quality:03}.png', 'wb') as file:
+                    file.write(cv2.imencode('.png', coded)[1])
     qualities = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint8), counts)
     order = rng.permutation(len(qualities))
     return np.concatenate(parts)[order], qualities[order]
 
 
-def open_part(path, total, size, images, recipe):
+def open_part(path, total, size, recipe):
     """The file under its working name: what a stopped run left, or a new one.
 
-    All space is laid out at once, so that a killed run leaves a file that can be
-    read: images are marked in `done` after their patches were written.
+    A new one is laid out at once and its space reserved: a killed run leaves a file that can
+    be read, no disk gets full in the middle, and patches are written to their place as plain
+    bytes (`write_at`), for HDF5 crashes at a write that fails. The quality of a patch
+    that is not there yet is 0.
     """
+    if path.is_symlink():
+        path.unlink()  # not ours: what it points to is not to be written over
     if path.exists():
         try:
             file = h5py.File(path, 'r+')
-            if file.attrs.get('recipe') == recipe:
+            if (file.attrs.get('recipe') == recipe
+                    and all(file[name].id.get_offset() for name in ('x_noise', 'y_quality'))):
                 return file
             file.close()
         except BlockingIOError:
             raise InputError(f'{path}: another run is writing this file; wait for it') from None
-        except OSError:
+        except (OSError, RuntimeError, ValueError, KeyError):
             pass  # killed while the file was laid out
         path.unlink()
-    needed, free = total * size * size * 3, shutil.disk_usage(path.parent).free
+    shapes = {'x_noise': (total, size, size, 3), 'y_quality': (total,)}
+    needed = sum(math.prod(shape) for shape in shapes.values()) + HDF5_HEADERS
+    free = shutil.disk_usage(path.parent).free
     if needed > free:
-        raise InputError(f'{path.parent}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB '
+        raise InputError(f'{path.parent}: {needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB '
                          'are free; lower --num_samples or choose another --out_path')
-    file = h5py.File(path, 'w')
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    file.create_dataset('x_noise', (total, size, size, 3), np.uint8,
-                        chunks=(min(CHUNK, total), size, size, 3), dcpl=layout)
-    file.create_dataset('y_quality', (total,), np.uint8)
-    file.create_dataset('done', (images,), np.uint8)
-    file.attrs['recipe'] = recipe
-    file.flush()
+    try:
+        with path.open('wb') as file:
+            reserve(file.fileno(), needed)
+        file = h5py.File(path, 'w')
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        for name, shape in shapes.items():
+            file.create_dataset(name, shape, np.uint8, dcpl=layout)
+        file.attrs[DIGEST] = np.bytes_(64 * b'0')  # the true one comes in its place
+        file.attrs['recipe'] = recipe
+        file.flush()
+        handle = file.id.get_vfd_handle()
+        reserve(handle, os.fstat(handle).st_size)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return file
+
+
+def reserve(handle, size):
+    """Make an open file that large; OSError where there is no space for that."""
+    os.ftruncate(handle, size)
+    if hasattr(os, 'posix_fallocate'):  # not on macOS
+        os.posix_fallocate(handle, 0, size)
+
+
+def write_at(handle, offset, array):
+    """Write an array's bytes at that place of an open file."""
+    data = memoryview(array.tobytes())
+    while data:
+        written = os.pwrite(handle, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def usable_cores():
@@ -182,34 +215,38 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
                        np.random.default_rng(args.seed))
     ends = counts.sum(axis=1).cumsum()
     recipe = hashlib.sha256(json.dumps(
-        [comp_type.name, args.num_samples, args.patch_size, args.seed,
+        [comp_type.name, args.num_samples, args.patch_size, args.seed, args.save_image,
          [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
 
     def work(index):
         return index, image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
                                     np.random.default_rng((args.seed, index)), save_folder)
 
-    with open_part(part, int(ends[-1]), args.patch_size, len(paths), recipe) as file:
-        if 'done' not in file:  # killed when it was complete but for its name
-            return ends[-1]
-        todo = np.flatnonzero(file['done'][:] == 0)
+    with open_part(part, int(ends[-1]), args.patch_size, recipe) as file:
+        x, y = file['x_noise'], file['y_quality']
+        handle, x_offset, y_offset = file.id.get_vfd_handle(), x.id.get_offset(), y.id.get_offset()
+        patch_bytes = math.prod(x.shape[1:])
+        qualities = np.frombuffer(os.pread(handle, len(y), y_offset), np.uint8)
+        todo = [i for i, own in enumerate(np.split(qualities, ends[:-1]))
+                if not own.size or not own.all()]
         done = len(paths) - len(todo)
         try:
             with Progress(len(paths), 'images', done) as progress:
-                for index, (x, y) in ordered_map(pool, work, todo, ahead=2 * usable_cores()):
-                    file['x_noise'][ends[index] - len(y):ends[index]] = x
-                    file['y_quality'][ends[index] - len(y):ends[index]] = y
-                    file.flush()
-                    file['done'][index] = 1
+                for index, (own_x, own_y) in ordered_map(pool, work, todo,
+                                                         ahead=2 * usable_cores()):
+                    first = int(ends[index]) - len(own_y)
+                    write_at(handle, x_offset + first * patch_bytes, own_x)
+                    os.fsync(handle)  # the patches, before the qualities say that they are there
+                    write_at(handle, y_offset + first, own_y)
                     done += 1
                     progress.update(done)
         except KeyboardInterrupt:
             print(f'stopped after {done} of {len(paths)} images; '
                   'the same command goes on from there', file=sys.stderr)
             raise
-        del file['done']
-    with part.open('rb') as file:
-        os.fsync(file.fileno())
+        file.attrs.modify(DIGEST, np.bytes_(content_digest(x, y)))
+        file.flush()
+        os.fsync(handle)
     return ends[-1]
 
 
@@ -226,9 +263,11 @@ def main(argv=None):
         save_folder.mkdir(exist_ok=True)
     cv2.setNumThreads(1)  # the images share the cores, not the parts of one image
     with ThreadPoolExecutor(usable_cores()) as pool:
-        paths = sources(list_images(args.in_path, args.recursive), args.patch_size, pool)
-        total = write_patches(part, paths, args, comp_type, pool, save_folder)
-    os.replace(part, final)
+        paths = sources(list_images(args.in_path, args.recursive), args.patch_size, pool,
+                        args.max_pixels)
+        with naming(final):
+            total = write_patches(part, paths, args, comp_type, pool, save_folder)
+    put_in_place(part, final)
     print(f'{final}: {total} patches from {len(paths)} images')
 
 

@@ -46,13 +46,21 @@ def list_images(folder, recursive=False):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f'{folder}: no such folder')
-    unreadable = []
-    if recursive:
-        walk = os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename)))
-        paths = (Path(root) / name for root, _, names in walk for name in names)
-    else:
-        paths = folder.iterdir()
-    found = sorted([p for p in paths if p.suffix.lower() in EXTENSIONS] + unreadable)
+    found, folders = [], [folder]
+    while folders:  # no recursion, which os.walk is before Python 3.12: folders may be deep
+        current = folders.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if recursive and entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                        found.append(entry.path)
+        except OSError:
+            if current == folder:
+                raise
+            found.append(current)
+    found = sorted(map(Path, found))
     if not found:
         raise InputError(f'{folder}: no images there ({", ".join(sorted(EXTENSIONS))})'
                          + ('' if recursive else '; for its subfolders too: --recursive'))
@@ -75,7 +83,8 @@ def read_image(path, max_pixels=MAX_PIXELS, notice=None):
                 raise ValueError('an image without pixels')
             if pixels > max_pixels:
                 raise ValueError(f'{image.width}x{image.height} is over the limit of '
-                                 f'{max_pixels:,} pixels; crop it or raise --max_pixels')
+                                 f'{max_pixels:,} pixels; crop it, or raise --max_pixels if the '
+                                 'script has that option')
             if notice and image.format != 'MPO' and getattr(image, 'is_animated', False):
                 notice(f'{path}: holds several images, the first is taken')
             if image.format in ('JPEG', 'MPO'):

@@ -7,16 +7,32 @@
 24x24 is one block more than the network's input, so that a fresh 16x16 crop at any
 of the 9x9 offsets can be drawn every time a patch is seen: the network then learns
 nothing about the phase of the block grid.
+
+The attribute `sha256` of a file made by gen_data.py is the digest of both, so that damage
+is noticed before the work.
 """
+import hashlib
 import itertools
 
 import h5py
 import numpy as np
 
+from console import Progress
 from models import InputError
 
-CHUNK = 32          # patches stored together (HDF5 chunk) and read together
+DIGEST = 'sha256'
+CHUNK = 32          # patches read together
 MIX_BATCHES = 64    # batches' worth of runs that are shuffled together in memory
+
+
+def content_digest(x, y):
+    """SHA-256, in hexadecimal, of all qualities and patches; reads both from the disk."""
+    digest = hashlib.sha256(y[:])
+    with Progress(len(x), 'patches') as progress:
+        for start in range(0, len(x), 64 * CHUNK):
+            progress.update(start, 'reading them once')
+            digest.update(x[start:start + 64 * CHUNK])
+    return digest.hexdigest()
 
 
 class PatchFile:
@@ -51,9 +67,11 @@ class PatchFile:
             self._refuse(f'{len(x)} patches and {len(y)} qualities')
         try:
             self.x, self.y = x, y[:]
-            x[0], x[-1]  # a file damaged inside fails here, not in the middle of the work
+            digest = content_digest(x, y)  # damage shows here, not hours later
         except OSError:
             self._refuse('its data cannot be read')
+        if self.file.attrs.get(DIGEST, digest.encode()) != digest.encode():
+            self._refuse('damaged, its data are not those that were written')
         if self.y.min() < 1 or self.y.max() > comp_type.max_quality:
             self._refuse(f'qualities must be 1..{comp_type.max_quality}')
 

@@ -19,16 +19,16 @@ New weights get their own model file, which predict_cls.py and evaluate_cls.py u
         --out_path classifier/save/jpeg_paper/best
 """
 import argparse
+import contextlib
 import hashlib
 import json
-import shutil
 import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from console import add_network_options, command, named, whole_file
+from console import add_network_options, check_writable, command, named, whole_file
 from images import compress, list_images, read_image
 from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, best_folder,
                     description_field, extract_patches, get_comp_type, import_tensorflow,
@@ -162,12 +162,36 @@ def sample_patches(comp_type, n, seed=0):
     return np.clip(np.rint(mean + contrast * rng.standard_normal(shape)), 0, 255).astype(np.float32)
 
 
+def write_export(model, folder, out_path):
+    """Write a model file's bytes and, where it goes to another folder, what belongs to its weights.
+
+    All get their names at the end, the model last; one that was there goes before. So no
+    model ever stands beside the threshold or likelihood of other weights.
+    """
+    companions = [] if folder.resolve() == out_path.resolve() else [THRESHOLD_FILE, LIKELIHOOD_FILE]
+    contents = {MODEL_FILE: model}
+    contents |= {name: (folder / name).read_bytes() for name in companions
+                 if (folder / name).exists()}
+    with contextlib.ExitStack() as files:
+        for name, content in contents.items():
+            file = files.enter_context(whole_file(out_path / name, 'wb'))
+            file.write(content)
+            file.flush()
+        if companions:
+            (out_path / MODEL_FILE).resolve().unlink(missing_ok=True)
+        for name in set(companions) - set(contents):
+            (out_path / name).unlink(missing_ok=True)
+
+
 @command
 def main(argv=None):
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
     folder = Path(args.weights or best_folder(comp_type))
+    check_writable(args.out_path / MODEL_FILE)
     network = load_network(comp_type, folder)
+    if weights_digest(args.out_path) not in (None, weights_digest(folder)):
+        raise InputError(f'{args.out_path}: holds other weights; choose another --out_path')
     batch = comp_type.samples ** 2
     photos = calibration_patches(args.in_path, comp_type, batch) if args.quantize != 'none' else []
     patches = photos[0] if photos else sample_patches(comp_type, batch)
@@ -181,11 +205,7 @@ def main(argv=None):
     if not (difference.mean() if photos else difference.max()) <= tolerance:
         raise InputError(f'the converted network differs by more than {tolerance}; '
                          'nothing was written')
-    with whole_file(args.out_path / MODEL_FILE, 'wb') as file:
-        file.write(model)
-    for path in (folder / THRESHOLD_FILE, folder / LIKELIHOOD_FILE):
-        if path.exists() and folder.resolve() != args.out_path.resolve():
-            shutil.copy(path, args.out_path)
+    write_export(model, folder, args.out_path)
     print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
 
 

@@ -100,6 +100,16 @@ def test_a_run_killed_just_before_the_renaming_is_completed(photo_folder, tmp_pa
     assert (tmp_path / 'p.h5').read_bytes() == whole
 
 
+@pytest.mark.parametrize('kept', [0, 100, 900, 2048])
+def test_a_run_killed_while_it_laid_out_its_file_starts_afresh(photo_folder, tmp_path, kept):
+    assert generate(photo_folder, tmp_path) == 0
+    whole = (tmp_path / 'p.h5').read_bytes()
+    (tmp_path / 'p.h5').unlink()
+    (tmp_path / 'p.h5.part').write_bytes(whole[:kept] + bytes(len(whole) - kept))
+    assert generate(photo_folder, tmp_path) == 0
+    assert (tmp_path / 'p.h5').read_bytes() == whole
+
+
 def test_two_runs_do_not_write_one_file(photo_folder, tmp_path, capsys):
     assert generate(photo_folder, tmp_path) == 0
     (tmp_path / 'p.h5').rename(tmp_path / 'p.h5.part')
@@ -238,16 +248,27 @@ def test_a_damaged_file_is_refused(tmp_path, patch_file):
             PatchFile(tmp_path / f'{name}.h5', PAPER)
 
 
-def test_a_file_damaged_inside_is_refused_before_the_work(tmp_path):
+def test_a_file_damaged_in_the_middle_is_refused_before_the_work(tmp_path):
     path = tmp_path / 'a.h5'
     with h5py.File(path, 'w') as file:
         file.create_dataset('x_noise', data=X, chunks=(10, 16, 16, 3), compression='gzip')
         file['y_quality'] = Y
-        at = file['x_noise'].id.get_chunk_info(3).byte_offset
+        at = file['x_noise'].id.get_chunk_info(2).byte_offset
     data = bytearray(path.read_bytes())
     data[at:at + 8] = b'\xff' * 8
     path.write_bytes(data)
     with pytest.raises(InputError, match='a.h5: its data cannot be read'):
+        PatchFile(path, PAPER)
+
+
+@pytest.mark.parametrize('name', ['x_noise', 'y_quality'])
+def test_one_changed_bit_among_the_patches_is_noticed_before_the_work(tmp_path, patch_file, name):
+    path = tmp_path / 'a.h5'
+    data = bytearray(patch_file.read_bytes())
+    with h5py.File(patch_file) as file:
+        data[file[name].id.get_offset() + 1234] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match='a.h5: damaged, its data are not those that were written'):
         PatchFile(path, PAPER)
 
 
@@ -280,6 +301,15 @@ def test_oddities_among_the_sources_are_named_and_left_out(photo, tmp_path, capf
     assert 'b.png: a link to gone' in printed.err and 'c.png: a folder' in printed.err
     assert printed.err.count('d.tif: holds several images') == 1
     assert 'from 2 images' in printed.out
+
+
+def test_images_past_the_pixel_limit_are_left_out(photo, tmp_path, capsys):
+    for name, side in (('a.png', 40), ('b.png', 41)):
+        cv2.imwrite(str(tmp_path / name), photo[:side, :side])
+    assert generate(tmp_path, tmp_path, '--max_pixels', '1600') == 0
+    printed = capsys.readouterr()
+    assert 'b.png: 41x41 is over the limit of 1,600 pixels' in printed.err
+    assert 'from 1 images' in printed.out
 
 
 @pytest.mark.parametrize('seed', ['-1', str(2 ** 64), str(2 ** 70)])

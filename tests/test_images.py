@@ -1,5 +1,7 @@
 """Image files become the pixels that were coded, or one clear error."""
 import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -231,6 +233,27 @@ def test_a_subfolder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypa
     assert [p.name for p in paths] == ['a.png', 'sub']
     with pytest.raises(InputError, match='sub: Permission denied'):
         images.read_image(paths[1])
+
+
+@pytest.mark.skipif(sys.platform == 'darwin', reason='paths have at most 1024 bytes there')
+def test_folders_may_lie_deep_and_one_too_deep_is_named(tmp_path):
+    """Deeper than Python calls may nest, and then deeper than a path may be long."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for depth in range(3000):
+            if depth == 1200:
+                os.close(os.open('a.png', os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+            os.mkdir('d', dir_fd=folder)
+            outer, folder = folder, os.open('d', os.O_RDONLY, dir_fd=folder)
+            os.close(outer)
+        os.close(folder)
+        image, too_deep = sorted(images.list_images(tmp_path, recursive=True),
+                                 key=lambda path: len(path.parts))
+        assert image.name == 'a.png' and len(image.relative_to(tmp_path).parts) == 1201
+        with pytest.raises(InputError, match='File name too long'):
+            images.read_image(too_deep)
+    finally:
+        subprocess.run(['rm', '-rf', tmp_path / 'd'], check=True)  # pytest's own way recurses
 
 
 def test_a_header_whose_table_has_a_step_of_0_tells_nothing(tmp_path):

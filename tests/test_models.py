@@ -217,6 +217,14 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, name):
         load_network(TINY, tmp_path)
 
 
+@pytest.mark.parametrize('name', ['.index', '.data-00000-of-00001'])
+def test_a_checkpoint_mixed_from_two_is_refused(tmp_path, name):
+    build_network(TINY, 1).save_weights(f'{tmp_path}/', save_format='tf')
+    (tmp_path / name).write_bytes((TINY_WEIGHTS / name).read_bytes())
+    with pytest.raises(InputError, match='damaged checkpoint'):
+        load_network(TINY, tmp_path)
+
+
 def test_weights_that_are_not_numbers_are_refused(tmp_path):
     network = build_network(TINY)
     network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])

@@ -44,6 +44,13 @@ def test_pillow_s_jpeg_has_the_chroma_it_is_named_for(photo, mode, options, expe
             'gray': across == 0}[expected]
 
 
+@pytest.mark.parametrize('option', ['--refine', '--find_threshold'])
+def test_options_that_a_study_would_ignore_are_a_usage_error(capsys, option):
+    with pytest.raises(SystemExit, match='2'):
+        evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--robustness', option])
+    assert '--refine and --find_threshold do not go with a study' in capsys.readouterr().err
+
+
 def test_a_centre_lies_on_the_block_grid():
     image = np.arange(100 * 80 * 3, dtype=np.uint32).reshape(100, 80, 3)
     part = studies.centre(image, 64)
