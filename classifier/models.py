@@ -313,17 +313,33 @@ def evidence_share(share):
     return 1 / (1 + share * (1 / EVIDENCE_SHARE - 1))
 
 
+def confidence_place(confidence):
+    """Where among the middles of the confidence bins, 0..16, on the edges' own scale."""
+    worst, best = 100 - CONFIDENCE_EDGES[[0, -1]]
+    step = np.log(worst / best) / (len(CONFIDENCE_EDGES) - 1)
+    return 0.5 + np.log(worst / np.maximum(100 - confidence, best / 2)) / step
+
+
+def neighbours(place, last):
+    """The two of the whole numbers 0..last on either side of each place, and their weights.
+
+    Interpolated so, a patch's evidence follows its answer without a jump.
+    """
+    place = np.clip(place, 0, last)
+    low = np.minimum(place.astype(int), last - 1)
+    return (low, low + 1 - place), (low + 1, place - low)
+
+
 def posterior(output, log_likelihood, counted=EVIDENCE_SHARE):
     """Mean and standard deviation of the quality, given an image's patches (n, 2).
 
     counted: the share of their evidence that counts.
     """
     confidence, quality = output.T
-    place = np.clip(quality, 0, 100)
-    low = np.minimum(place.astype(int), 99)
-    bins = np.searchsorted(CONFIDENCE_EDGES, confidence)
-    each = ((low + 1 - place) * log_likelihood[:, bins, low]
-            + (place - low) * log_likelihood[:, bins, low + 1])
+    each = 0
+    for bins, near in neighbours(confidence_place(confidence), len(CONFIDENCE_EDGES)):
+        for cell, close in neighbours(quality, 100):
+            each = each + near * close * log_likelihood[:, bins, cell]
     evidence = counted * each.sum(axis=1)
     weight = np.exp(evidence - evidence.max())
     weight /= weight.sum()
