@@ -146,7 +146,7 @@ def fusion_name(predictor):
     """What to call the way in which this predictor fuses patches."""
     if predictor.log_likelihood is None:
         return f'threshold {predictor.threshold:g}'
-    return 'likelihood, as many patches as it takes' if predictor.stops_early else 'likelihood'
+    return 'likelihood' if predictor.stops_early else 'likelihood of all patches'
 
 
 def predict_batch(predictor, batch, rules, refine):

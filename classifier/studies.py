@@ -17,8 +17,8 @@ from images import compress, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
 from metrics import confusion_figure, describe, error_metrics
-from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, Predictor, best_folder, extract_patches,
-                    fuse, patch_counts, patch_likelihood, settle)
+from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, InputError, Predictor, best_folder,
+                    extract_patches, fuse, patch_counts, patch_likelihood, settle)
 
 # ---------------------------------------------------------------- --robustness
 
@@ -262,7 +262,7 @@ LIMITS = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)  # levels, tried in place of 
 
 def stopping(args, paths):
     """patches and MAE of stopping early at different uncertainties, and of 64 to 256 patches"""
-    predictor = open_predictor(args)
+    predictor = Predictor(args.comp_type, args.weights, None, 'likelihood', args.runtime)
     truth, cases = [], []  # cases: the stages of 64, 128, 192 and 256 patches
     with Progress(len(paths) * len(args.qualities), 'images') as progress:
         for i, path in enumerate(paths):
@@ -276,6 +276,9 @@ def stopping(args, paths):
                         cases.append(list(predictor.stages(output.__getitem__)))
                         truth.append(quality)
                 progress.update(i * len(args.qualities) + j, path.name)
+    if not cases:
+        raise InputError(f'{args.in_path}: no image is large enough for '
+                         f'{predictor.type.samples ** 2} patches; choose larger ones')
     rules = {f'{stage.patches} patches': [case[k] for case in cases]
              for k, stage in enumerate(cases[0])}
     rules |= {f'stopped at {limit:g}': [settle(case, limit) for case in cases] for limit in LIMITS}
