@@ -12,7 +12,7 @@ import unicodedata
 from collections import deque
 from pathlib import Path
 
-from models import COMP_TYPES, RUNTIMES, InputError, Predictor
+from models import COMP_TYPES, PATCHES, RUNTIMES, InputError, Predictor
 
 MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
 
@@ -194,11 +194,15 @@ def add_network_options(parser, threshold=False):
         parser.add_argument('--runtime', choices=RUNTIMES,
                             help='what runs the network (default: litert, where it is installed '
                             'and the weights come with a model file for it)')
+        parser.add_argument('--patches', choices=PATCHES, default='enough',
+                            help='how many are looked at: until the likelihood has settled the '
+                            'answer (default), or all')
 
 
 def open_predictor(args):
     """The `Predictor` that those options ask for."""
-    return Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime)
+    return Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime,
+                     args.patches)
 
 
 def count(minimum, maximum=None):

@@ -146,8 +146,9 @@ def evaluate_images(args, predictor, rules):
 
 def fusion_name(predictor):
     """What to call the way in which this predictor fuses patches."""
-    return (f'threshold {predictor.threshold:g}' if predictor.log_likelihood is None
-            else 'likelihood')
+    if predictor.log_likelihood is None:
+        return f'threshold {predictor.threshold:g}'
+    return 'likelihood' if predictor.stops_early else 'likelihood of all patches'
 
 
 def predict_batch(predictor, batch, rules, refine):
@@ -196,7 +197,8 @@ def image_mode(args, predictor):
     if args.find_threshold:
         rules = {f'threshold {t:g}': partial(fuse, threshold=t) for t in THRESHOLDS}
     else:
-        rules = {fusion_name(predictor): predictor.fuse}
+        rules = {fusion_name(predictor):
+                 lambda output: predictor.answer(output.__getitem__, len(output))}
     predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor, rules)
     truth = np.broadcast_to(np.array(args.qualities)[:, None], predicted.shape)
     results = {'images': len(predicted), 'qualities': args.qualities}
@@ -279,6 +281,7 @@ def main(argv=None):
     check_writable(args.out_path / 'results.json', args.out_path / 'confusion_matrix.png',
                    stored if args.find_threshold else None)
     if args.study:
+        args.patches = 'all'
         listed = list_images(args.in_path, args.recursive)[:args.limit]
         with ThreadPoolExecutor(usable_cores()) as pool:
             paths = sources(listed, STUDY_SIDE, pool)

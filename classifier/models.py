@@ -46,6 +46,7 @@ VAL_LOSS_FILE = 'val_loss.txt'
 LIKELIHOOD_FILE = 'likelihood.npz'
 MODEL_FILE = 'comp_cls.tflite'  # the same network for LiteRT, made by to_tflite.py
 RUNTIMES = ('litert', 'tensorflow')
+PATCHES = ('enough', 'all')  # of an image that are looked at
 STAGE_WIDTHS = (1, 2, 4, 8, 4, 2)  # channels of stages 1..6, in units of K (paper)
 
 
@@ -209,6 +210,15 @@ def extract_patches(image, comp_type):
     return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
 
 
+def grid_quarters(comp_type):
+    """The full grid as four lattices of every other row and column: int arrays (n / 4,).
+
+    They number the patches row by row, as `extract_patches` does.
+    """
+    number = np.arange(comp_type.samples ** 2).reshape(comp_type.samples, comp_type.samples)
+    return [number[i::2, j::2].ravel() for i, j in ((0, 0), (1, 1), (0, 1), (1, 0))]
+
+
 # ---------------------------------------------------------------- from patches to image
 
 @dataclass(frozen=True)
@@ -216,8 +226,9 @@ class Prediction:
     """What the pixels of one image say.
 
     quality: the answer, in 0..100: the lattice's if there is one, else the network's.
-    confident_patches: how many patches were above the threshold. 0 means that no
-    patch was reliable; the network's answer is then 100, the best there is.
+    patches: how many were looked at; confident_patches: how many of them were above the
+    threshold. 0 means that no patch was reliable; the network's answer is then 100, the
+    best there is.
     uncertainty: standard deviation of the network's answer, in levels; None if it is a
     median, which has none. lattice: what the refinement found, None where it was not
     asked for.
@@ -238,13 +249,14 @@ class Prediction:
         return float(self.lattice.quality) if self.is_refined else self.network_quality
 
 
-def fuse(output, threshold, max_quality=100, log_likelihood=None):
+def fuse(output, threshold, max_quality=100, log_likelihood=None, share=1.0):
     """`Prediction` from the network's output (n, 2): confidence, quality.
 
     The paper's rule is the median quality of the patches whose confidence is above the
     threshold. With `log_likelihood` (`patch_likelihood`), every patch counts: the mean of
     the posterior over the qualities, which a priori are equally likely. Either way it is
-    `max_quality` where no patch is above the threshold.
+    `max_quality` where no patch is above the threshold. share: of the image's patches, that
+    were looked at.
     """
     output = np.asarray(output, np.float64)
     confidence, quality = output.T
@@ -255,15 +267,18 @@ def fuse(output, threshold, max_quality=100, log_likelihood=None):
     elif log_likelihood is None:
         fused = np.median(kept)
     else:
-        fused, spread = posterior(output, log_likelihood)
+        fused, spread = posterior(output, log_likelihood, evidence_share(share))
     return Prediction(float(fused), int(kept.size), int(quality.size), spread)
 
 
 # Confidence bins of the likelihood: finer the surer, as the expected error, 100 - C, halves.
 CONFIDENCE_EDGES = 100 - np.geomspace(30, 1, 16)
-# An image's patches err together. This share of their evidence makes the posterior as wide
-# as the errors on validation photos (72 % within one standard deviation, 94 % within two).
+# An image's patches err together. This share of the evidence of all of them makes the posterior
+# as wide as the errors on validation photos (72 % within one standard deviation, 94 % within two).
 EVIDENCE_SHARE = 0.3
+# Standard deviation, in levels, up to which an answer is settled, chosen on training photos
+# (`evaluate_cls.py --stopping`), and how much above that it is quite open.
+SETTLED, BAND = 0.35, 0.1
 UNSEEN = 1e-4  # probability of an answer never seen at a quality: no patch decides alone
 
 
@@ -289,20 +304,72 @@ def patch_likelihood(counts):
     return np.log(smooth / np.maximum(total, 1) + UNSEEN).astype(np.float32)
 
 
-def posterior(output, log_likelihood):
-    """Mean and standard deviation of the quality, given an image's patches (n, 2)."""
+def evidence_share(share):
+    """Of the evidence of that share of an image's patches, how much counts.
+
+    Errors that any two patches have in common weigh the less the fewer there are: of n patches
+    1 / (1 + r n) counts, r such that it is EVIDENCE_SHARE of all.
+    """
+    return 1 / (1 + share * (1 / EVIDENCE_SHARE - 1))
+
+
+def confidence_place(confidence):
+    """Where among the middles of the confidence bins, 0..16, on the edges' own scale."""
+    worst, best = 100 - CONFIDENCE_EDGES[[0, -1]]
+    step = np.log(worst / best) / (len(CONFIDENCE_EDGES) - 1)
+    return 0.5 + np.log(worst / np.maximum(100 - confidence, best / 2)) / step
+
+
+def neighbours(place, last):
+    """The two of the whole numbers 0..last on either side of each place, and their weights.
+
+    Interpolated so, a patch's evidence follows its answer without a jump.
+    """
+    place = np.clip(place, 0, last)
+    low = np.minimum(place.astype(int), last - 1)
+    return (low, low + 1 - place), (low + 1, place - low)
+
+
+def posterior(output, log_likelihood, counted=EVIDENCE_SHARE):
+    """Mean and standard deviation of the quality, given an image's patches (n, 2).
+
+    counted: the share of their evidence that counts.
+    """
     confidence, quality = output.T
-    place = np.clip(quality, 0, 100)
-    low = np.minimum(place.astype(int), 99)
-    cells = log_likelihood[:, np.searchsorted(CONFIDENCE_EDGES, confidence)]
-    patch = np.arange(len(output))
-    each = ((low + 1 - place) * cells[:, patch, low] + (place - low) * cells[:, patch, low + 1])
-    evidence = EVIDENCE_SHARE * each.sum(axis=1)
+    each = 0
+    for bins, near in neighbours(confidence_place(confidence), len(CONFIDENCE_EDGES)):
+        for cell, close in neighbours(quality, 100):
+            each = each + near * close * log_likelihood[:, bins, cell]
+    evidence = counted * each.sum(axis=1)
     weight = np.exp(evidence - evidence.max())
     weight /= weight.sum()
     levels = np.arange(1, len(weight) + 1)
     mean = float(weight @ levels)
     return mean, float(np.sqrt(weight @ (levels - mean) ** 2))
+
+
+def settle(stages, settled=SETTLED):
+    """The `Prediction` of stages: `fuse` of some patches of an image, of more, ...
+
+    stages: an iterable, from which none is taken once the answer is settled. Each stage counts
+    for what the ones before left open: up to a standard deviation of `settled` it leaves
+    nothing open, from BAND above that all. In between, the answer is a blend: a difference in
+    rounding, which may let in one more stage, cannot make it jump.
+    """
+    left, fused, spread = 1.0, 0.0, 0.0
+    for stage in stages:
+        if stage.uncertainty is None:
+            continue
+        here = left * (1 - np.clip((stage.uncertainty - settled) / BAND, 0, 1))
+        fused += here * stage.network_quality
+        spread += here * stage.uncertainty
+        left -= here
+        if left <= 0:
+            break
+    if stage.uncertainty is None:
+        return stage
+    return replace(stage, network_quality=float(fused + left * stage.network_quality),
+                   uncertainty=float(spread + left * stage.uncertainty))
 
 
 def refined(prediction, image):
@@ -319,11 +386,13 @@ class Predictor:
     one stored beside the weights, else the compression type's). fusion: 'likelihood' or
     'median' (the paper's; default: the likelihood where one is stored beside the weights
     and no threshold is asked for). runtime: 'litert' or 'tensorflow' (default: LiteRT,
-    where it is installed and the weights come with a model file for it). InputError when
-    the weights are not there or not usable. One thread at a time may use it.
+    where it is installed and the weights come with a model file for it). patches: 'enough',
+    until the likelihood has settled the answer, or 'all' (the median always takes all).
+    InputError when the weights are not there or not usable. One thread at a time may use it.
     """
 
-    def __init__(self, comp_type, weights=None, threshold=None, fusion=None, runtime=None):
+    def __init__(self, comp_type, weights=None, threshold=None, fusion=None, runtime=None,
+                 patches='enough'):
         self.type = get_comp_type(comp_type)
         folder = Path(weights) if weights else best_folder(self.type)
         self._runner = open_runner(self.type, folder, runtime)
@@ -331,6 +400,7 @@ class Predictor:
         self.log_likelihood = None
         if fusion == 'likelihood' or (fusion is None and threshold is None):
             self.log_likelihood = stored_likelihood(folder, required=fusion is not None)
+        self.stops_early = patches == 'enough' and self.log_likelihood is not None
 
     @property
     def runtime(self):
@@ -346,18 +416,40 @@ class Predictor:
         ends = np.cumsum([len(patches) for patches in several])
         return np.split(self.run_network(np.concatenate(several)), ends[:-1])
 
-    def fuse(self, output):
-        """The `Prediction` from the network's output (n, 2) on an image's patches."""
-        return fuse(output, self.threshold, self.type.max_quality, self.log_likelihood)
+    def fuse(self, output, share=1.0):
+        """The `Prediction` from the network's output (n, 2) on that share of an image's patches."""
+        return fuse(output, self.threshold, self.type.max_quality, self.log_likelihood, share)
+
+    def answer(self, look, n):
+        """The `Prediction` from as many of an image's n patches as it takes.
+
+        look: a function from numbers of patches, an int array (m,), to the network's output
+        for them (m, 2). On a full grid it is asked for a quarter at a time until the answer is
+        settled; smaller images are looked at whole.
+        """
+        if not self.stops_early or n < self.type.samples ** 2:
+            return self.fuse(look(np.arange(n)))
+        return settle(self.stages(look))
+
+    def stages(self, look):
+        """Yields the `Prediction` from a quarter of the full grid, from two, three and all."""
+        outputs = []
+        for quarter in grid_quarters(self.type):
+            outputs.append(look(quarter))
+            yield self.fuse(np.concatenate(outputs), len(outputs) / 4)
 
     def predict_all(self, images, refine=False):
-        """A `Prediction` for each (h, w, 3) uint8 BGR image; they share batches.
+        """A `Prediction` for each (h, w, 3) uint8 BGR image; those looked at whole share batches.
 
         With `refine`, the quantization lattice of the pixels' DCT coefficients is
         looked for as well, and its answer, an exact integer, goes before the network's.
         """
-        outputs = self.run_together([extract_patches(image, self.type) for image in images])
-        predictions = [self.fuse(output) for output in outputs]
+        patches = [extract_patches(image, self.type) for image in images]
+        if self.stops_early:
+            predictions = [self.answer(lambda numbers, p=p: self.run_network(p[numbers]), len(p))
+                           for p in patches]
+        else:
+            predictions = [self.fuse(output) for output in self.run_together(patches)]
         if refine:
             predictions = [refined(p, image) for p, image in zip(predictions, images)]
         return predictions

@@ -17,8 +17,8 @@ from images import compress, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
 from metrics import confusion_figure, describe, error_metrics
-from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, Predictor, best_folder, extract_patches,
-                    fuse, patch_counts, patch_likelihood)
+from models import (CONFIDENCE_EDGES, LIKELIHOOD_FILE, InputError, Predictor, best_folder,
+                    extract_patches, fuse, patch_counts, patch_likelihood, settle)
 
 # ---------------------------------------------------------------- --robustness
 
@@ -255,6 +255,47 @@ def fit_likelihood(args, paths):
     return {'images': len(paths), 'patches': int(counts.sum())}
 
 
+# ---------------------------------------------------------------- --stopping
+
+LIMITS = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)  # levels, tried in place of SETTLED
+
+
+def stopping(args, paths):
+    """patches and MAE of stopping early at different uncertainties, and of 64 to 256 patches"""
+    predictor = Predictor(args.comp_type, args.weights, None, 'likelihood', args.runtime)
+    truth, cases = [], []  # cases: the stages of 64, 128, 192 and 256 patches
+    with Progress(len(paths) * len(args.qualities), 'images') as progress:
+        for i, path in enumerate(paths):
+            image = read_image(path)
+            for j, quality in enumerate(args.qualities, start=1):
+                coded = compress(image, quality)
+                for dy, dx in args.crop:
+                    patches = extract_patches(np.ascontiguousarray(coded[dy:, dx:]), predictor.type)
+                    if len(patches) == predictor.type.samples ** 2:
+                        output = predictor.run_network(patches)
+                        cases.append(list(predictor.stages(output.__getitem__)))
+                        truth.append(quality)
+                progress.update(i * len(args.qualities) + j, path.name)
+    if not cases:
+        raise InputError(f'{args.in_path}: no image is large enough for '
+                         f'{predictor.type.samples ** 2} patches; choose larger ones')
+    rules = {f'{stage.patches} patches': [case[k] for case in cases]
+             for k, stage in enumerate(cases[0])}
+    rules |= {f'stopped at {limit:g}': [settle(case, limit) for case in cases] for limit in LIMITS}
+    results = {'images': len(paths), 'cases': len(cases), 'qualities': args.qualities}
+    print(f'{"":16}patches    MAE  within one and two standard deviations')
+    for name, found in rules.items():
+        error = np.abs(np.array([p.quality for p in found]) - truth)
+        spread = np.array([np.nan if p.uncertainty is None else p.uncertainty for p in found])
+        row = {'patches': float(np.mean([p.patches for p in found])), 'mae': float(error.mean()),
+               'within_one': float((error < spread).mean()),
+               'within_two': float((error < 2 * spread).mean())}
+        results[name] = row
+        print(f'{name:16}{row["patches"]:7.1f}  {row["mae"]:.4f}  {100 * row["within_one"]:.1f} %, '
+              f'{100 * row["within_two"]:.1f} %')
+    return results
+
+
 # ---------------------------------------------------------------- --compare
 
 def compare(args, paths):
@@ -299,4 +340,4 @@ def coded_and_estimated(image, crop, quality):
 
 
 STUDIES = {'robustness': robustness, 'analysis': analysis, 'compare': compare,
-           'fit_likelihood': fit_likelihood, **LATTICE_STUDIES}
+           'fit_likelihood': fit_likelihood, 'stopping': stopping, **LATTICE_STUDIES}

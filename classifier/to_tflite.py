@@ -12,6 +12,12 @@ likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT 
 --quantize makes it smaller: float16 stores the weights so; dynamic computes with 8 bits
 in a range that is found patch by patch; int8 with ranges calibrated on the photos of
 --in_path, compressed at random qualities. In each, input and output stay float32.
+Patches then answer a little differently; a likelihood fitted to that very model takes most
+of it away:
+
+    python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 --out_path out
+    python3 classifier/evaluate_cls.py --in_path DIV2K_train_HR --comp_type jpeg_paper \\
+        --weights out --fit_likelihood --limit 52
 
 New weights get their own model file, which predict_cls.py and evaluate_cls.py use, with
 

@@ -1,10 +1,14 @@
 """How fast data is made and the network trained and run, on the machine this runs on.
 
     python3 tests/benchmark.py [--in_path FOLDER_OF_PHOTOS] [--comp_type jpeg_paper]
+    python3 tests/benchmark.py --parts prediction quantized
 
-Things that are compared run in turns; medians are printed.
+Prints one table, a row as soon as it is measured. Things that are compared run in turns, and
+the median is what counts. Ten minutes or less on two cores that have nothing else to do.
 """
 import argparse
+import contextlib
+import io
 import os
 import statistics
 import subprocess
@@ -18,15 +22,21 @@ from conftest import CLASSIFIER, SAMPLES  # also puts classifier/ on the path
 
 import cv2
 import numpy as np
+import pytest
 
+import evaluate_cls
 import gen_data
 import images
+import models
+import to_tflite
 from lattice import find_quality
-from models import COMP_TYPES, RUNTIMES, Predictor, best_folder, extract_patches, load_network
+from models import (COMP_TYPES, MODEL_FILE, RUNTIMES, Predictor, best_folder, extract_patches,
+                    load_network)
 from patches import PatchFile
 from train import SCHEDULE, patch_trainer, training_batches
 
 ROUNDS, STEPS, BATCH = 5, 10, 1024
+QUALITIES = range(5, 100, 10)  # how many patches it takes depends on them
 
 
 def rate(work, amount):
@@ -36,8 +46,47 @@ def rate(work, amount):
     return amount / (time.perf_counter() - began)
 
 
-def benchmark_training(path, comp_type):
+def row(what, value, unit, note=''):
+    """Print a row of the table."""
+    print(f'{what:52}{value:>10,.{1 if value < 10 else 0}f} {unit:10} {note}'.rstrip(), flush=True)
+
+
+@contextlib.contextmanager
+def unheard():
+    """Without what a script prints."""
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+        yield
+
+
+def photos(args, n):
+    """The first n photos of the folder, at 768x512."""
+    return [cv2.resize(images.read_image(path), (768, 512), interpolation=cv2.INTER_AREA)
+            for path in images.list_images(args.in_path)[:n]]
+
+
+def benchmark_data(args):
+    """gen_data.py: patches made and written."""
+    with tempfile.TemporaryDirectory() as folder, unheard():
+        made = rate(partial(make_patches, args, folder), 100 * args.num_samples)
+    row('gen_data.py', made, 'patches/s')
+
+
+def make_patches(args, folder):
+    gen_data.main(['--in_path', str(args.in_path), '--num_samples', str(args.num_samples),
+                   '--hdf5_name', 'a.h5', '--comp_type', args.comp_type, '--out_path', folder])
+    return Path(folder) / 'a.h5'
+
+
+def benchmark_training(args):
     """The training step on one resident batch and on the full pipeline, in turns."""
+    comp_type = COMP_TYPES[args.comp_type]
+    with tempfile.TemporaryDirectory() as folder:
+        with unheard():
+            path = make_patches(args, folder)
+        train_on(path, comp_type)
+
+
+def train_on(path, comp_type):
     file = PatchFile(path, comp_type)
     trainer = patch_trainer(comp_type, SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000})
     batches = iter(training_batches(file, BATCH, 0, 0))
@@ -56,42 +105,87 @@ def benchmark_training(path, comp_type):
              for _ in range(ROUNDS)]
     alone, full = (statistics.median(column) for column in zip(*rates))
     ratio = statistics.median(f / a for a, f in rates)
-    print(f'training step on a resident batch: {alone:,.0f} patches/s')
-    print(f'training with the full pipeline:   {full:,.0f} patches/s, '
-          f'{ratio:.2f} of the step alone')
+    row('training step on a resident batch', alone, 'patches/s')
+    row('training with the full pipeline', full, 'patches/s', f'{ratio:.2f} of the step alone')
 
 
-def benchmark_start(comp_type):
+def benchmark_start(args):
     """predict_cls.py on one image, from the start of the process to its end."""
     def start(runtime):
         subprocess.run([sys.executable, CLASSIFIER / 'predict_cls.py', '--in_path',
-                        SAMPLES / 'coffee_jpeg_q20.png', '--comp_type', comp_type.name,
+                        SAMPLES / 'coffee_jpeg_q20.png', '--comp_type', args.comp_type,
                         '--runtime', runtime], check=True, stdout=subprocess.DEVNULL)
 
-    compare('predict_cls.py on one image', {r: partial(start, r) for r in RUNTIMES}, ROUNDS)
+    compare({f'cold start, {r}': partial(start, r) for r in reversed(RUNTIMES)}, ROUNDS)
 
 
-def benchmark_prediction(comp_type):
-    """One image of 256 patches, decoding excluded."""
-    image = images.read_image(SAMPLES / 'raccoon.png')
-    ways = {runtime: partial(Predictor(comp_type.name, runtime=runtime).predict, image)
-            for runtime in RUNTIMES}
+def benchmark_prediction(args):
+    """An image of 768x512 with 256 patches, decoding excluded: the mean of ten qualities."""
+    comp_type = COMP_TYPES[args.comp_type]
+    coded = [images.compress(photo, q) for photo in photos(args, 2) for q in QUALITIES]
     network = load_network(comp_type, best_folder(comp_type))
 
-    def reference():
+    def reference(image):
         output = network.predict(extract_patches(image, comp_type).astype(np.float32), verbose=0)
         kept = []
         for confidence, quality in output:
             if confidence > comp_type.threshold:
                 kept.append(quality)
-        return np.median(kept)
+        return np.median(kept) if kept else 100
 
-    compare('prediction, one image', ways | {"Keras' predict and a loop": reference}, 20)
+    default = Predictor(comp_type.name)
+    ways = {"Keras' predict and a loop": reference,
+            'tensorflow, all patches': Predictor(comp_type.name, runtime='tensorflow',
+                                                 patches='all').predict,
+            'all patches': Predictor(comp_type.name, patches='all').predict,
+            'default': default.predict}
+
+    def over_all(way):
+        for image in coded:
+            way(image)
+
+    compare({f'prediction, {name}': partial(over_all, way) for name, way in ways.items()}, ROUNDS,
+            len(coded))
+    row('patches that the default looked at',
+        np.mean([default.predict(image).patches for image in coded]), 'of 256')
 
 
-def benchmark_refinement():
+def benchmark_quantized(args):
+    """What to_tflite.py --quantize makes: size, and time of the network on 256 patches."""
+    comp_type = COMP_TYPES[args.comp_type]
+    patches = extract_patches(images.compress(photos(args, 1)[0], 75), comp_type)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        ways = {}
+        for kind in to_tflite.TOLERANCE:
+            out = Path(folder) / kind
+            with unheard():
+                to_tflite.main(['--comp_type', comp_type.name, '--out_path', str(out),
+                                '--quantize', kind])
+            row(f'quantized {kind}: size', (out / MODEL_FILE).stat().st_size / 1e3, 'kB')
+            for threads in (1, 2):
+                patch.setattr(models, 'cores', lambda threads=threads: threads)
+                ways[kind, threads] = partial(Predictor(comp_type.name, out).run_network, patches)
+        for threads in (1, 2):
+            compare({f'quantized {kind}: network, {n} threads': way
+                     for (kind, n), way in ways.items() if n == threads}, 20)
+
+
+def benchmark_evaluation(args):
+    """evaluate_cls.py on two photos at ten qualities; for 30 photos and 100 qualities, scaled."""
+    with tempfile.TemporaryDirectory() as folder:
+        for i, photo in enumerate(photos(args, 2)):
+            cv2.imwrite(f'{folder}/{i}.png', photo)
+        with unheard():
+            taken = 1 / rate(lambda: evaluate_cls.main([
+                '--in_path', folder, '--comp_type', args.comp_type, '--qualities', '5-95:10',
+                '--out_path', f'{folder}/out']), 1)
+    row('evaluation, 30 photos x 100 qualities', taken * 3000 / 20, 's',
+        f'scaled from 20 images in {taken:.1f} s')
+
+
+def benchmark_refinement(args):
     """find_quality, in processor time of all threads together: what it takes on one core."""
-    photo = images.read_image(SAMPLES / 'raccoon.png')
+    photo, = photos(args, 1)
     for width, height in ((768, 512), (1152, 864), (8192, 6144)):
         coded = images.compress(cv2.resize(photo, (width, height)), 75)
         cases = {'grid known': partial(find_quality, coded, grid=(0, 0)),
@@ -103,17 +197,25 @@ def benchmark_refinement():
                 began = time.process_time()
                 work()
                 times.append(time.process_time() - began)
-            print(f'refinement, {width}x{height}, {name}: {1000 * statistics.median(times):.0f} ms')
+            row(f'refinement, {width}x{height}, {name}', 1000 * statistics.median(times), 'ms',
+                'processor time')
 
 
-def compare(title, ways, rounds):
-    """Print the median time of each way, a dict of functions, and its ratio to the first."""
+def compare(ways, rounds, amount=1):
+    """A row for each way, a dict of functions that do `amount` things: time for one, and ratio."""
     for way in ways.values():
         way()
-    times = [[1 / rate(way, 1) for way in ways.values()] for _ in range(rounds)]
+    times = [[1 / rate(way, amount) for way in ways.values()] for _ in range(rounds)]
+    first = next(iter(ways))
     for name, column in zip(ways, zip(*times)):
-        ratio = statistics.median(t / row[0] for t, row in zip(column, times))
-        print(f'{title}, {name}: {1000 * statistics.median(column):,.0f} ms, {ratio:.1f} x')
+        ratio = statistics.median(line[0] / t for t, line in zip(column, times))
+        row(name, 1000 * statistics.median(column), 'ms',
+            '' if name == first else f'{ratio:.1f} x as fast as the first')
+
+
+PARTS = {'start': benchmark_start, 'prediction': benchmark_prediction,
+         'quantized': benchmark_quantized, 'data': benchmark_data, 'training': benchmark_training,
+         'evaluation': benchmark_evaluation, 'refinement': benchmark_refinement}
 
 
 def main():
@@ -122,18 +224,12 @@ def main():
     parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
     parser.add_argument('--comp_type', default='jpeg_paper')
     parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),
+                        help='default: all')
     args = parser.parse_args()
-    print(f'{os.cpu_count()} cores, {args.comp_type}, batch {BATCH}')
-    with tempfile.TemporaryDirectory() as folder:
-        made = rate(lambda: gen_data.main([
-            '--in_path', str(args.in_path), '--num_samples', str(args.num_samples), '--hdf5_name',
-            'a.h5', '--comp_type', args.comp_type, '--out_path', folder]), 100 * args.num_samples)
-        print(f'gen_data.py:                       {made:,.0f} patches/s')
-        comp_type = COMP_TYPES[args.comp_type]
-        benchmark_training(Path(folder) / 'a.h5', comp_type)
-    benchmark_start(comp_type)
-    benchmark_prediction(comp_type)
-    benchmark_refinement()
+    print(f'{os.cpu_count()} cores, {args.comp_type}, training batch {BATCH}')
+    for part in args.parts:
+        PARTS[part](args)
 
 
 if __name__ == '__main__':

@@ -47,7 +47,7 @@ def test_the_shipped_model_is_of_the_shipped_weights_and_answers_as_they_do():
         outputs = [p.run_network(models.extract_patches(image, PAPER))
                    for p in (litert, tensorflow)]
         assert np.abs(outputs[0] - outputs[1]).max() < 0.01
-        assert abs(litert.predict(image).quality - tensorflow.predict(image).quality) < 0.02
+        assert abs(litert.predict(image).quality - tensorflow.predict(image).quality) < 0.01
 
 
 @pytest.mark.parametrize('n', [1, 36, 64, 65, 300])
@@ -57,6 +57,68 @@ def test_any_number_of_patches_is_answered(tiny_folder, n):
                        for runtime in models.RUNTIMES)
     assert found.shape == (n, 2) and found.dtype == np.float32
     assert np.abs(found - expected).max() < 0.01
+
+
+@pytest.fixture(scope='module')
+def sample_images():
+    return [read_image(path) for path in sorted(SAMPLES.glob('*.png'))]
+
+
+def qualities(predictions):
+    return np.array([p.quality for p in predictions])
+
+
+@pytest.mark.parametrize('patches', models.PATCHES)
+def test_order_and_company_do_not_change_an_answer(sample_images, patches):
+    predictor = Predictor('jpeg_paper', patches=patches)
+    alone = qualities(predictor.predict(image) for image in sample_images)
+    together = qualities(predictor.predict_all(sample_images))
+    backwards = qualities(predictor.predict_all(sample_images[::-1]))[::-1]
+    assert np.abs(together - alone).max() < 1e-3 and np.abs(backwards - alone).max() < 1e-3
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_threads_do_not_change_an_answer(sample_images, monkeypatch, threads):
+    expected = qualities(Predictor('jpeg_paper').predict_all(sample_images))
+    monkeypatch.setattr(models, 'cores', lambda: threads)
+    found = qualities(Predictor('jpeg_paper').predict_all(sample_images))
+    assert np.abs(found - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize('runner', ['LiteRTRunner', 'TensorFlowRunner'])
+def test_the_batch_size_does_not_change_an_answer(sample_images, monkeypatch, runner):
+    runtime = getattr(models, runner).runtime
+    expected = qualities(Predictor('jpeg_paper', runtime=runtime).predict_all(sample_images))
+    name = {'LiteRTRunner': 'BATCH', 'TensorFlowRunner': 'MAX_BATCH'}[runner]
+    monkeypatch.setattr(getattr(models, runner), name, 27)
+    found = qualities(Predictor('jpeg_paper', runtime=runtime).predict_all(sample_images))
+    assert np.abs(found - expected).max() < 0.01
+
+
+# ---------------------------------------------------------------- as many patches as it takes
+
+def test_an_easy_image_takes_a_quarter_of_the_patches_and_a_hard_one_all(photo):
+    predictor = Predictor('jpeg_paper')
+    easy, hard = (predictor.predict(compress(photo, quality)) for quality in (5, 60))
+    assert (easy.patches, hard.patches) == (64, 256)
+    assert abs(easy.quality - 5) < 0.5 and easy.uncertainty <= models.SETTLED < hard.uncertainty
+
+
+def test_with_all_patches_they_are_fused_at_once(photo):
+    predictor = Predictor('jpeg_paper', patches='all')
+    for quality in (5, 60):
+        coded = compress(photo, quality)
+        expected = predictor.fuse(predictor.run_network(models.extract_patches(coded, PAPER)))
+        assert predictor.predict(coded) == expected and expected.patches == 256
+        assert abs(Predictor('jpeg_paper').predict(coded).quality - expected.quality) < 0.3
+
+
+def test_the_median_and_small_images_take_all_patches(photo):
+    coded = compress(photo, 5)
+    assert Predictor('jpeg_paper', fusion='median').predict(coded).patches == 256
+    small = Predictor('jpeg_paper').predict(coded[:120])
+    assert small.patches == 13 * 16
+    assert small == Predictor('jpeg_paper', patches='all').predict(coded[:120])
 
 
 # ---------------------------------------------------------------- when it is used

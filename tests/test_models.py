@@ -139,6 +139,60 @@ def test_a_likelihood_without_a_confident_patch_still_gives_the_best_quality(lik
     assert (found.network_quality, found.confident_patches, found.uncertainty) == (100, 0, None)
 
 
+def test_the_evidence_follows_the_answers_without_a_jump(likelihood):
+    output = spread_output(62, 256)
+    rng = np.random.default_rng(5)
+    answer = fuse(output, 80, 100, likelihood).network_quality
+    for _ in range(20):
+        moved = output + rng.uniform(-1e-3, 1e-3, output.shape)
+        assert abs(fuse(moved, 80, 100, likelihood).network_quality - answer) < 0.005
+
+
+def test_fewer_patches_of_an_image_weigh_more_each_but_say_less(likelihood):
+    shares = np.array([0.25, 0.5, 0.75, 1])
+    counted = models.evidence_share(shares)
+    assert counted[-1] == pytest.approx(models.EVIDENCE_SHARE)
+    assert (np.diff(counted) < 0).all() and (np.diff(counted * shares) > 0).all()
+
+
+# ---------------------------------------------------------------- stopping early
+
+def stage(quality, uncertainty, patches):
+    return models.Prediction(quality, patches, patches, uncertainty)
+
+
+def test_the_quarters_of_the_grid_are_every_other_row_and_column():
+    quarters = models.grid_quarters(PAPER)
+    assert sorted(np.concatenate(quarters)) == list(range(256))
+    for quarter in quarters:
+        rows, cols = np.unravel_index(quarter, (16, 16))
+        assert len(quarter) == 64
+        assert set(np.diff(np.unique(rows))) == set(np.diff(np.unique(cols))) == {2}
+
+
+def test_no_stage_is_taken_once_the_answer_is_settled():
+    stages = iter([stage(20, models.SETTLED, 64), stage(90, 0.1, 128)])
+    assert models.settle(stages) == stage(20, models.SETTLED, 64)
+    assert next(stages).patches == 128
+
+
+def test_an_answer_that_stays_open_is_that_of_all_patches():
+    stages = [stage(20 + i, 2 - 0.3 * i, 64 + 64 * i) for i in range(4)]
+    assert models.settle(stages) == stages[-1]
+    assert models.settle([stage(100, None, 64), stage(100, None, 128)]) == stage(100, None, 128)
+    assert models.settle([stage(100, None, 64), stage(50, 1, 128)]) == stage(50, 1, 128)
+
+
+def test_between_settled_and_open_the_answer_does_not_jump():
+    answers = [models.settle([stage(20, u, 64), stage(20.6, u - 0.01, 128), stage(21, 0.2, 192)])
+               for u in np.arange(models.SETTLED - 0.02, models.SETTLED + models.BAND + 0.02, 1e-4)]
+    quality = np.array([a.network_quality for a in answers])
+    assert quality[0] == 20 and quality[-1] == pytest.approx(21) and (np.diff(quality) >= 0).all()
+    assert np.diff(quality).max() < 0.003
+    assert {a.patches for a in answers} == {64, 128, 192}
+    assert np.abs(np.diff([a.uncertainty for a in answers])).max() < 0.003
+
+
 def test_a_damaged_likelihood_file_is_named(tmp_path):
     path = tmp_path / models.LIKELIHOOD_FILE
     assert models.stored_likelihood(tmp_path) is None
