@@ -9,18 +9,25 @@ Keeps the best weights in classifier/save/<comp_type>/best. Ctrl-C, or a file
 step and learning rate, also after a kill. For fresh data between slices of one
 schedule, stop with `--until_epoch` and resume with another file.
 
+With `--strategy mirrored` the replicas of a global batch are the GPUs of this machine,
+with `multi_worker` those of all machines in TF_CONFIG: the same training, shared out.
+
 Adam; the learning rate warms up, then falls to 0 along a cosine. What is validated
 and kept is a running average of the weights over about the last 1,000 steps.
 """
 import argparse
+import contextlib
 import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -30,14 +37,16 @@ from console import (MAX_SEED, Progress, check_writable, command, count, number,
                      whole_file)
 from models import (COMP_TYPES, SAVE_FOLDER, THRESHOLD_FILE, VAL_LOSS_FILE, InputError, best_folder,
                     build_network, confidence_loss, damage_named, get_comp_type, import_tensorflow,
-                    load_network, refuse_wildcards)
+                    load_network, quiet, refuse_wildcards)
 from patches import PatchFile
 
 AVERAGE_DECAY = 0.999
 CHECKPOINT_SECONDS = 240
 RUN_FILE = 'run.json'  # the schedule, in out_path
 STOPPED = 130  # exit status of a training that was asked to stop
-LOSS_NAME = 'training loss'  # in TensorFlow's error when it is no finite number
+STRATEGIES = ('default', 'mirrored', 'multi_worker')
+TF_CONFIG_EXAMPLE = ('{"cluster": {"worker": ["host-a:5000", "host-b:5000"]}, '
+                     '"task": {"type": "worker", "index": 0}}')
 HISTORY = ('epoch', 'step', 'patches', 'learning_rate', 'loss', 'quality_mae',
            'val_loss', 'val_quality_mae', 'seconds')
 # What a training is made of: asked for once, kept for every --resume.
@@ -54,6 +63,9 @@ def parse_args(argv):
     parser.add_argument('--base_weights', metavar='DIR',
                         help='start from these weights instead of random ones')
     add_training_options(parser, SCHEDULE, 'out')
+    parser.add_argument('--strategy', choices=STRATEGIES, default='default',
+                        help='share every batch out: mirrored, among the GPUs of this machine; '
+                        'multi_worker, among the machines in TF_CONFIG (default: do not)')
     parser.add_argument('--verbose', action='store_true', help='describe the network and the run')
     args = parser.parse_args(argv)
     if args.epochs == 0 and not args.base_weights:
@@ -112,27 +124,99 @@ def settle_schedule(args, defaults):
     return defaults | asked
 
 
+def check_cluster(text):
+    """InputError unless that TF_CONFIG names the workers and which of them this is."""
+    try:
+        config = json.loads(text or '')
+        cluster, task = config['cluster'], config['task']
+        addresses = cluster['worker'] + cluster.get('chief', [])
+        if not (set(cluster) <= {'chief', 'worker'} and isinstance(task['index'], int)
+                and 0 <= task['index'] < len(cluster[task['type']])
+                and all(isinstance(address, str) and re.fullmatch(r'.+:\d+', address)
+                        for address in addresses)):
+            raise ValueError
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f'TF_CONFIG: {text or "not set"}: must name every worker, and which one '
+                         f'this is, as in {TF_CONFIG_EXAMPLE}') from None
+
+
+def open_strategy(name):
+    """The `tf.distribute.Strategy` of that name in STRATEGIES.
+
+    For 'multi_worker' it waits until all workers are there; InputError for a TF_CONFIG that
+    cannot be used. To be called before anything else is done with TensorFlow.
+    """
+    if name == 'multi_worker':
+        check_cluster(os.environ.get('TF_CONFIG'))
+    tf, _ = import_tensorflow()
+    if name == 'default':
+        return tf.distribute.get_strategy()
+    tf.get_logger().setLevel('ERROR')
+    if name == 'mirrored':
+        return tf.distribute.MirroredStrategy()
+    print('waiting for the other workers', file=sys.stderr)
+    with quiet():
+        return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+@contextlib.contextmanager
+def lost_workers_named(strategy):
+    """Turn TensorFlow's errors about workers that are gone into one InputError."""
+    tf, _ = import_tensorflow()
+    errors = tf.errors
+    try:
+        yield
+    except (errors.UnavailableError, errors.AbortedError, errors.CancelledError,
+            errors.DeadlineExceededError, errors.InternalError) as error:
+        if not several_workers(strategy):
+            raise
+        lines = str(error).splitlines()
+        reason = next((line for line in lines if line.startswith('Collective ops')), lines[0])
+        raise InputError(f'worker lost ({reason[:160]}); start all workers again with --resume'
+                         ) from None
+
+
+def several_workers(strategy):
+    """Whether other processes take part in a strategy."""
+    tf, _ = import_tensorflow()
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 class Trainer:
     """Network, running average of its weights, optimiser, and one training step.
 
-    What `validate` looks at is the average. network, average: two of the same kind;
-    training starts at the first one's weights. losses: a function like
-    `confidence_loss`, (true qualities, output) -> loss and absolute quality error.
+    What `validate` looks at is the average. network, average: two of the same kind, the
+    first one built in the strategy's scope; training starts at its weights. losses: a
+    function like `confidence_loss`, (true qualities, output) -> loss and absolute quality
+    error. strategy: a `tf.distribute.Strategy`; each of its replicas takes an equal part
+    of every batch, and batch normalisation sees the whole of it.
     """
 
-    def __init__(self, network, average, losses, schedule):
+    def __init__(self, network, average, losses, schedule, strategy=None):
         self.tf, keras = import_tensorflow()
         tf = self.tf
         self.network, self.average, self.losses = network, average, losses
-        self.average.set_weights(self.network.get_weights())
+        self.strategy = strategy or tf.distribute.get_strategy()
+        if schedule['batch_size'] % self.replicas:
+            raise InputError(f'--batch_size {schedule["batch_size"]} cannot be shared out among '
+                             f'{self.replicas} replicas; choose a multiple of {self.replicas}')
+        # The average lives outside the strategy: one of its own in every process.
+        self.pairs = [(mean, self.strategy.experimental_local_results(weight)[0])
+                      for mean, weight in zip(average.weights, network.weights)]
+        for mean, weight in self.pairs:
+            mean.assign(weight)
+        for layer in network.submodules if self.replicas > 1 else ():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized, layer.fused = True, False
 
         total = max(schedule['epochs'] * schedule['steps_per_epoch'], 1)
         warmup = max(1, min(schedule['warmup_steps'], total // 10))
         self.rate = keras.optimizers.schedules.CosineDecay(
             schedule['lr'] / warmup, max(1, total - warmup),
             warmup_target=schedule['lr'], warmup_steps=warmup)
-        self.optimizer = keras.optimizers.Adam(self.rate)
-        self.optimizer.build(self.network.trainable_variables)
+        with self.strategy.scope():
+            self.optimizer = keras.optimizers.Adam(self.rate)
+            self.optimizer.build(self.network.trainable_variables)
         self.state = tf.train.Checkpoint(network=self.network, average=self.average,
                                          optimizer=self.optimizer)
         self.step = tf.function(self._step)
@@ -140,31 +224,75 @@ class Trainer:
 
     @property
     def steps_done(self):
-        return int(self.optimizer.iterations)
+        return int(self.optimizer.iterations.numpy())
+
+    @property
+    def replicas(self):
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def is_chief(self):
+        """Whether this process is the one that validates, writes files and tells of them."""
+        return self.strategy.extended.should_checkpoint
 
     def _step(self, x, quality):
         """One update; returns the batch's mean loss and mean absolute quality error."""
         tf = self.tf
-        with tf.GradientTape() as tape:
-            loss, error = self.losses(quality, self.network(tf.cast(x, tf.float32), training=True))
-            loss = tf.debugging.check_numerics(tf.reduce_mean(loss), LOSS_NAME)
-        weights = self.network.trainable_variables
         # BN statistics are averaged too: Keras keeps them over some 10 batches only.
         done = tf.cast(self.optimizer.iterations, tf.float32)
         decay = tf.minimum(AVERAGE_DECAY, (1 + done) / (10 + done))
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
-        for mean, weight in zip(self.average.weights, self.network.weights):
+        parts = self.strategy.run(self._part_of_step, (x, quality))
+        for mean, weight in self.pairs:
             mean.assign_add((1 - decay) * (weight - mean))
-        return loss, tf.reduce_mean(error)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+
+    def _part_of_step(self, x, quality):
+        """One replica's part of the batch, of the update, and of the two means."""
+        tf = self.tf
+        if self.replicas > 1:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            x, quality = (tf.reshape(v, (self.replicas, -1, *v.shape[1:]))[replica]
+                          for v in (x, quality))
+        with tf.GradientTape() as tape:
+            loss, error = self.losses(quality, self.network(tf.cast(x, tf.float32), training=True))
+            loss = tf.reduce_mean(loss) / self.replicas
+        weights = self.network.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return tf.stack([loss, tf.reduce_mean(error) / self.replicas])
+
+    def of_all_workers(self, *numbers):
+        """The numbers that every worker calls this with, a tuple for each."""
+        if not several_workers(self.strategy):
+            return [numbers]
+        tf = self.tf
+        own = self.strategy.run(tf.constant, ([numbers], tf.float64))
+        return [tuple(row) for row in self.strategy.gather(own, axis=0).numpy()]
+
+    def refuse_unlike_workers(self, *what):
+        """InputError if these values, or the weights, are not the same on all workers."""
+        seen = zlib.crc32(b''.join(w.tobytes() for w in self.average.get_weights()),
+                          zlib.crc32(repr(what).encode()))
+        if len(set(self.of_all_workers(seen))) > 1:
+            raise InputError('the workers differ in their options, files or state; start all '
+                             'with the same command, and with the same folders in sight')
+
+    def save(self, manager):
+        """Save the state with a `CheckpointManager`; all workers must call this."""
+        if self.is_chief:
+            manager.save()
+            return
+        with tempfile.TemporaryDirectory() as folder:  # only to take part in gathering it
+            self.state.write(os.path.join(folder, 'state'))
 
 
-def patch_trainer(comp_type, schedule, base_weights=None):
+def patch_trainer(comp_type, schedule, base_weights=None, strategy=None):
     """The patch network's `Trainer`, from `base_weights` or from random ones."""
-    if base_weights:
-        network = load_network(comp_type, base_weights)
-    else:
-        network = build_network(comp_type, schedule['seed'])
-    return Trainer(network, build_network(comp_type), confidence_loss, schedule)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        if base_weights:
+            network = load_network(comp_type, base_weights)
+        else:
+            network = build_network(comp_type, schedule['seed'])
+    return Trainer(network, build_network(comp_type), confidence_loss, schedule, strategy)
 
 
 def training_batches(file, batch_size, seed, step):
@@ -321,31 +449,31 @@ def train(trainer, batches, until, schedule, end_of_epoch, save, stop_file):
     `end_of_epoch` gets the epoch's mean loss and mean absolute quality error; `save`
     is called after it and every few minutes. InputError at a loss that is no number.
     """
-    tf = trainer.tf
     step = trainer.steps_done
     saved = time.monotonic()
-    sums, summed = np.zeros(2), 0
+    sums, summed, stop = np.zeros(2), 0, False
     with StopSignals() as stopped, Progress(until, 'steps', step) as progress:
         for x, y in batches.take(max(until - step, 0)):
-            try:
-                sums += [v.numpy() for v in trainer.step(x, y)]
-            except tf.errors.InvalidArgumentError as error:
-                if LOSS_NAME not in str(error):
-                    raise
-                raise InputError(f'the loss is no finite number at step {step + 1}; the best '
-                                 'weights are kept; lower --lr or look into the data') from None
+            sums += trainer.step(x, y)
             step, summed = step + 1, summed + 1
             loss, error = sums / summed
-            progress.update(step, f'loss {loss:.3f}, MAE {error:.3f}')
+            if not math.isfinite(loss):
+                raise InputError(f'the loss is no finite number at step {step}; the best '
+                                 'weights are kept; lower --lr or look into the data')
+            if trainer.is_chief:
+                progress.update(step, f'loss {loss:.3f}, MAE {error:.3f}')
             if step % schedule['steps_per_epoch'] == 0:
                 end_of_epoch(loss, error)
                 sums, summed = np.zeros(2), 0
-            if summed == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            due, stop = map(any, zip(*trainer.of_all_workers(
+                time.monotonic() - saved > CHECKPOINT_SECONDS,
+                bool(stopped) or stop_file.exists())))
+            if summed == 0 or due:
                 save()
                 saved = time.monotonic()
-            if stopped or stop_file.exists():
+            if stop:
                 break
-    return bool(stopped)
+    return stop or bool(stopped)
 
 
 def run_training(args, schedule, trainer, best, train_data, val_data):
@@ -357,26 +485,39 @@ def run_training(args, schedule, trainer, best, train_data, val_data):
     out, batch_size = args.out_path, schedule['batch_size']
     epochs, steps_per_epoch = schedule['epochs'], schedule['steps_per_epoch']
     base_weights = getattr(args, 'base_weights', None)
-    check_writable(*(out / name for name in (RUN_FILE, 'history_cls.csv', 'history_cls.png')),
-                   best.folder.parent / VAL_LOSS_FILE)
+    chief = trainer.is_chief
+    if chief:
+        check_writable(*(out / n for n in (RUN_FILE, 'history_cls.csv', 'history_cls.png')),
+                       best.folder.parent / VAL_LOSS_FILE)
     refuse_wildcards(out)
     stop_file = out / 'stop_training'
     if stop_file.exists():
         raise InputError(f'{stop_file} is there and would stop the training; delete it first')
     manager = trainer.tf.train.CheckpointManager(trainer.state, str(out / 'state'), max_to_keep=2)
-    best.measure(trainer.losses, val_data, batch_size)
+    save = partial(trainer.save, manager)
+    if chief:
+        best.measure(trainer.losses, val_data, batch_size)
     if args.resume:
         if not manager.latest_checkpoint:
             raise InputError(f'{out}/state: no state to resume from; start again with another '
                              '--out_path')
         with damage_named(manager.latest_checkpoint):
             trainer.state.restore(manager.latest_checkpoint).assert_consumed()
-    else:
-        manager.save()
-        with whole_file(out / RUN_FILE) as file:
-            json.dump(schedule, file, indent=1)
-
     first = trainer.steps_done
+    until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
+    trainer.refuse_unlike_workers(schedule, first, until, len(train_data))
+    if not args.resume:
+        save()
+        if chief:
+            with whole_file(out / RUN_FILE) as file:
+                json.dump(schedule, file, indent=1)
+    batches = training_batches(train_data, batch_size, schedule['seed'], first)
+    if not chief:
+        stopped = train(trainer, batches, until, schedule, lambda *_: None, save, stop_file)
+        if trainer.steps_done < until:
+            save()
+        return STOPPED if stopped else 0
+
     if base_weights and first == 0:
         val_loss, val_mae = trainer.validate(val_data, batch_size)
         print(f'{base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
@@ -392,15 +533,13 @@ def run_training(args, schedule, trainer, best, train_data, val_data):
         print(f'epoch {step // steps_per_epoch}/{epochs}: loss {loss:.4f}, validation loss '
               f'{val_loss:.4f}, MAE {val_mae:.4f}' + ', best so far' * better, flush=True)
 
-    until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
     print(f'training from step {first} to {until} of {epochs * steps_per_epoch}, '
           f'best validation loss so far {best.val_loss:.4f}', file=sys.stderr)
-    signalled = train(trainer, training_batches(train_data, batch_size, schedule['seed'], first),
-                      until, schedule, end_of_epoch, manager.save, stop_file)
+    signalled = train(trainer, batches, until, schedule, end_of_epoch, save, stop_file)
     asked = signalled or stop_file.exists()
     stop_file.unlink(missing_ok=True)
     if trainer.steps_done < until:
-        manager.save()
+        save()
         print(f'stopped at step {trainer.steps_done}; go on with --resume', file=sys.stderr)
     if asked:
         return STOPPED
@@ -417,14 +556,17 @@ def main(argv=None):
     schedule = settle_schedule(args, SCHEDULE)
     per_pass = train_file.batches_per_pass(schedule['batch_size'])  # refuses less than a batch
     schedule['steps_per_epoch'] = schedule['steps_per_epoch'] or per_pass
-    trainer = patch_trainer(comp_type, schedule, args.base_weights)
-    if args.verbose:
-        trainer.network.summary()
-        print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} validation '
-              f'patches, devices {[d.name for d in trainer.tf.config.list_logical_devices()]}',
-              sep='\n')
-    best = BestWeights(best_folder(comp_type, args.save_path), partial(load_network, comp_type))
-    return run_training(args, schedule, trainer, best, train_file, val_file)
+    strategy = open_strategy(args.strategy)
+    with lost_workers_named(strategy):
+        trainer = patch_trainer(comp_type, schedule, args.base_weights, strategy)
+        if args.verbose and trainer.is_chief:
+            trainer.network.summary()
+            print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} '
+                  f'validation patches, {trainer.replicas} replicas, devices '
+                  f'{[d.name for d in trainer.tf.config.list_logical_devices()]}', sep='\n')
+        best = trainer.is_chief and BestWeights(best_folder(comp_type, args.save_path),
+                                                partial(load_network, comp_type))
+        return run_training(args, schedule, trainer, best, train_file, val_file)
 
 
 if __name__ == '__main__':
