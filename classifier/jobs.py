@@ -101,11 +101,14 @@ def open_cluster(scheduler, in_path):
     """A `distributed.Client` of that scheduler, whose workers were asked what they see."""
     try:
         from distributed import Client, TimeoutError
+        from distributed.comm import get_address_host_port
     except ImportError:
         raise InputError('--scheduler needs Dask; install it with '
                          '"python3 -m pip install distributed"') from None
-    logging.getLogger('distributed').setLevel(logging.CRITICAL)  # what matters is raised
+    for logger in ('distributed', 'distributed.client'):
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)  # what matters is raised
     try:
+        get_address_host_port(scheduler)  # before a client that could not be closed
         client = Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f'{scheduler}: no Dask scheduler answers there '
@@ -158,6 +161,8 @@ def cluster_map(client, work, items, more, group):
     allowed-failures): then there is an InputError for each of its items.
     """
     from distributed import CancelledError, KilledWorker
+    from distributed.client import ClosedClientError
+    from distributed.comm import CommClosedError
     module = Path(sys.modules[work.__module__].__file__).stem  # also of __main__
     remote = at_worker(FOLDER, module, work.__name__)
 
@@ -165,22 +170,22 @@ def cluster_map(client, work, items, more, group):
         try:
             return future.result()
         except KilledWorker:
-            return [InputError('the workers that were given this image, or the '
-                               f'{len(items)} around it, were lost again and again; see their '
-                               'logs')] * len(items)
-        except CancelledError:
-            raise InputError('the connection to the Dask scheduler was lost; start it again') \
-                from None
-        except ImportError as error:
-            raise InputError(f'a worker came that cannot help ({error})') from None
+            return [InputError('its workers were lost again and again, at this image or one of '
+                               'the next few; see their logs')] * len(items)
 
     pending = deque()
-    for some in in_groups(items, group):
-        if len(pending) == TASKS_AHEAD:
+    try:
+        for some in in_groups(items, group):
+            if len(pending) == TASKS_AHEAD:
+                yield from results(*pending.popleft())
+            pending.append((some, client.submit(remote, some, *more, pure=False)))
+        while pending:
             yield from results(*pending.popleft())
-        pending.append((some, client.submit(remote, some, *more, pure=False)))
-    while pending:
-        yield from results(*pending.popleft())
+    except (CancelledError, ClosedClientError, CommClosedError):
+        raise InputError('the Dask scheduler was lost; start it and its workers again') from None
+    except ImportError as error:
+        raise InputError(f'a worker came that cannot help ({error}); install requirements.txt '
+                         'for it') from None
 
 
 def in_groups(items, size):

@@ -315,7 +315,7 @@ def test_an_evaluation_tries_failed_images_again(folder, tmp_path, monkeypatch, 
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler and two workers as processes of their own: its address and theirs."""
+    """A scheduler and two workers as processes of their own: its address, and all three."""
     pytest.importorskip('distributed')
     file = tmp_path / 'scheduler.json'
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
@@ -332,7 +332,7 @@ def cluster(tmp_path):
         time.sleep(0.05)
     processes += [start('dask_worker', '--nthreads', '1', '--no-dashboard', '--no-nanny')
                   for _ in range(2)]
-    yield json.loads(file.read_text())['address'], processes[1:]
+    yield json.loads(file.read_text())['address'], processes
     for process in processes:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -354,26 +354,48 @@ def test_a_cluster_gives_the_same_file(folder, whole, tmp_path, cluster, capsys,
         str(folder).encode(), b'in')
 
 
-def test_a_lost_worker_loses_nothing(folder, tmp_path, cluster, monkeypatch):
-    address, (first, _) = cluster
-    for i in range(200):
-        (folder / f'z{i:03}.png').symlink_to('a.png')
-    assert predict(folder, tmp_path / 'local.csv') == 0
-    out, log = tmp_path / 'q.csv', tmp_path / 'q.csv.unfinished'
-    killed = []
+def kill_in_the_middle(process, out):
+    """Kill a process of the cluster once there are rows; and whether the file was done then."""
+    log, finished = out.with_name(f'{out.name}.unfinished'), []
 
     def kill():
         while not (log.exists() and jobs.has_rows(log)):
             time.sleep(0.005)
-        os.killpg(first.pid, signal.SIGKILL)
-        killed.append(out.exists())
+        os.killpg(process.pid, signal.SIGKILL)
+        finished.append(out.exists())
 
     thread = threading.Thread(target=kill)
     thread.start()
+    return thread, finished
+
+
+def test_a_lost_worker_loses_nothing(folder, tmp_path, cluster):
+    address, (_, first, _) = cluster
+    for i in range(200):
+        (folder / f'z{i:03}.png').symlink_to('a.png')
+    assert predict(folder, tmp_path / 'local.csv') == 0
+    out = tmp_path / 'q.csv'
+    thread, killed = kill_in_the_middle(first, out)
     assert predict(folder, out, '--scheduler', address) == 0
     thread.join()
     assert killed == [False]  # in the middle
     assert without_seconds(out) == without_seconds(tmp_path / 'local.csv')
+
+
+def test_a_lost_scheduler_leaves_the_rows_so_far(
+        folder, whole, tmp_path, cluster, capsys):
+    address, (scheduler, *_) = cluster
+    for i in range(200):
+        (folder / f'z{i:03}.png').symlink_to('a.png')
+    out = tmp_path / 'q.csv'
+    thread, _ = kill_in_the_middle(scheduler, out)
+    assert predict(folder, out, '--scheduler', address) == 2
+    thread.join()
+    kept, error = capsys.readouterr().err.splitlines()
+    assert '--resume' in kept
+    assert error.startswith('predict_cls.py: error: the Dask scheduler was lost; ')
+    assert predict(folder, out, '--resume') == 0
+    assert without_seconds(out).startswith(whole)
 
 
 def test_an_evaluation_on_a_cluster_gives_the_same_results(folder, tmp_path, cluster):
@@ -385,20 +407,24 @@ def test_an_evaluation_on_a_cluster_gives_the_same_results(folder, tmp_path, clu
     assert local == remote
 
 
-def test_what_workers_do_not_see_is_said_before_the_work(folder, tmp_path, cluster, monkeypatch,
-                                                         capsys):
-    monkeypatch.setattr(os.path, 'abspath', lambda path: '/elsewhere')
-    assert predict(folder, tmp_path / 'q.csv', '--scheduler', cluster[0]) == 2
-    error, = capsys.readouterr().err.splitlines()
-    assert 'this worker cannot help (/elsewhere is not there)' in error
+def test_what_workers_do_not_see_is_said_before_the_work(tmp_path, cluster, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, 'FOLDER', tmp_path)  # where there are no modules
+        with pytest.raises(models.InputError, match="cannot help .* 'jobs'.*requirements.txt"):
+            with jobs.parallel_map(cluster[0], tmp_path):
+                pass
+    with pytest.raises(models.InputError, match=r'cannot help \(/elsewhere is not there\)'):
+        with jobs.parallel_map(cluster[0], '/elsewhere'):
+            pass
 
 
-def test_a_scheduler_that_is_not_there_is_said(folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('address', ['tcp://127.0.0.1:9', 'here', 'http://127.0.0.1:80'])
+def test_a_scheduler_that_is_not_there_is_said(folder, tmp_path, monkeypatch, capsys, address):
     pytest.importorskip('distributed')
     monkeypatch.setattr(jobs, 'PATIENCE', 1)
-    assert predict(folder, tmp_path / 'q.csv', '--scheduler', 'tcp://127.0.0.1:9') == 2
+    assert predict(folder, tmp_path / 'q.csv', '--scheduler', address) == 2
     error, = capsys.readouterr().err.splitlines()
-    assert 'tcp://127.0.0.1:9: no Dask scheduler answers there' in error
+    assert f'{address}: no Dask scheduler answers there' in error
 
 
 def test_without_dask_it_says_how_to_install_it(folder, tmp_path, monkeypatch, capsys):
