@@ -1,16 +1,19 @@
 """How fast data is made and the network trained and run, on the machine this runs on.
 
     python3 tests/benchmark.py [--in_path FOLDER_OF_PHOTOS] [--comp_type jpeg_paper]
+    python3 tests/benchmark.py --folder 40
 
 Things that are compared run in turns; medians are printed.
 """
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +24,12 @@ import numpy as np
 
 import gen_data
 import images
+import predict_cls
 from lattice import find_quality
-from models import COMP_TYPES, RUNTIMES, Predictor, best_folder, extract_patches, load_network
+from models import (COMP_TYPES, RUNTIMES, Predictor, best_folder, cores, extract_patches,
+                    load_network)
 from patches import PatchFile
+from recompression import find_earlier
 from train import SCHEDULE, patch_trainer, training_batches
 
 ROUNDS, STEPS, BATCH = 5, 10, 1024
@@ -106,6 +112,50 @@ def benchmark_refinement():
             print(f'refinement, {width}x{height}, {name}: {1000 * statistics.median(times):.0f} ms')
 
 
+def benchmark_folder(comp_type, number, suffix):
+    """predict_cls.py on a folder of photos of 768x512, and its two parts alone, in turns.
+
+    They use all cores: decoding with a thread for each, the network, image by image, with
+    those of LiteRT. The verdict on a JPEG file's header counts as prediction.
+    """
+    photo = cv2.resize(images.read_image(SAMPLES / 'raccoon.png'), (768, 512))
+    predictor = Predictor(comp_type.name)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(cores()) as pool, \
+            open(os.devnull, 'w') as silence:
+        paths = [Path(folder, f'{i}{suffix}') for i in range(number)]
+        for i, path in enumerate(paths):
+            cv2.imwrite(str(path), np.roll(photo, 8 * i, axis=1), [cv2.IMWRITE_JPEG_QUALITY, 85])
+        pixels = [images.read_image(path) for path in paths]
+        header = images.read_header(paths[0])
+
+        def decode():
+            list(pool.map(images.read_image, paths))
+
+        def predict():
+            for image in pixels:
+                predictor.predict(image)
+                if header:
+                    find_earlier(image, np.array(header.luma_table))
+
+        def both():
+            with contextlib.redirect_stdout(silence):
+                predict_cls.main(['--in_path', folder, '--comp_type', comp_type.name])
+
+        ways = {'decoding alone': decode, 'prediction alone': predict, 'predict_cls.py': both}
+        measured = {name: [] for name in ways}
+        for _ in range(1 + ROUNDS):
+            for name, way in ways.items():
+                began = time.process_time()
+                speed = rate(way, number)
+                measured[name].append((speed, (time.process_time() - began) / number))
+    for name, rounds in measured.items():
+        speed, seconds = (statistics.median(column) for column in zip(*rounds[1:]))
+        print(f'{suffix}, {name}: {speed:.1f} images/s, {1000 * seconds:.1f} ms of a core each')
+    share = statistics.median(whole / min(*parts) for *parts, whole in zip(
+        *([speed for speed, _ in rounds[1:]] for rounds in measured.values())))
+    print(f'{suffix}, predict_cls.py: {share:.2f} of the slower part alone')
+
+
 def compare(title, ways, rounds):
     """Print the median time of each way, a dict of functions, and its ratio to the first."""
     for way in ways.values():
@@ -122,7 +172,14 @@ def main():
     parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
     parser.add_argument('--comp_type', default='jpeg_paper')
     parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
+    parser.add_argument('--folder', type=int, metavar='N',
+                        help='measure predict_cls.py on a folder of N photos, nothing else')
     args = parser.parse_args()
+    if args.folder:
+        print(f'{cores()} cores, {args.comp_type}')
+        for suffix in ('.png', '.jpg'):
+            benchmark_folder(COMP_TYPES[args.comp_type], args.folder, suffix)
+        return
     print(f'{os.cpu_count()} cores, {args.comp_type}, batch {BATCH}')
     with tempfile.TemporaryDirectory() as folder:
         made = rate(lambda: gen_data.main([
