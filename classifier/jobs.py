@@ -38,14 +38,18 @@ def made_with(args, predictor):
     """What the predictions of the options `args` depend on: a dict of JSON's types."""
     folder = Path(args.weights or best_folder(predictor.type))
     found = {'comp_type': predictor.type.name, 'runtime': predictor.runtime,
-             'weights': weights_digest(folder) or '', 'model': '', 'fusion': 'median',
+             'weights': (weights_digest(folder) or '')[:16], 'model': '', 'fusion': 'median',
              'threshold': predictor.threshold, 'refine': args.refine}
     if predictor.runtime == 'litert':
-        found['model'] = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+        found['model'] = digest((folder / MODEL_FILE).read_bytes())
     if predictor.log_likelihood is not None:
-        digest = hashlib.sha256(predictor.log_likelihood.tobytes()).hexdigest()
-        found['fusion'] = f'likelihood {digest}'
+        found['fusion'] = f'likelihood {digest(predictor.log_likelihood.tobytes())}'
     return found
+
+
+def digest(data):
+    """The first 16 of the 64 hexadecimal digits of the SHA-256 of those bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def network_of(args, predictor, made):
@@ -207,11 +211,12 @@ class RowLog:
 
     The first line of the file says in JSON what the rows were made with; each of the others
     is a row, a JSON list that begins with the image's path. A line that was cut off is dropped,
-    and so are rows of other images than `paths` (sorted). Use it as a context manager.
+    and so are rows of other images than `paths` (sorted), `strangers` in number. Use it as a
+    context manager.
     """
 
     def __init__(self, path, paths):
-        self.path, self.paths = Path(path), paths
+        self.path, self.paths, self.strangers = Path(path), paths, 0
         self._offsets = np.full(len(paths), -1, np.int64)  # where in the file; 8 bytes an image
         self._file = open(path, 'r+b')
         end = len(self._file.readline())
@@ -228,6 +233,8 @@ class RowLog:
         index = bisect.bisect_left(self.paths, path)
         if index < len(self.paths) and self.paths[index] == path:
             self._offsets[index] = offset
+        else:
+            self.strangers += 1
 
     def missing(self):
         """Indices of the paths without a row: (n,) int64."""
@@ -238,9 +245,10 @@ class RowLog:
 
     def write(self, index, row):
         """Add the row of `paths[index]`: a list of JSON's types, the path first."""
-        self._offsets[index] = self._file.tell()
+        offset = self._file.tell()
         self._file.write(json.dumps(row).encode() + b'\n')
         self._file.flush()
+        self._offsets[index] = offset
 
     def rows(self):
         """All rows, in the order of the paths."""
@@ -290,7 +298,7 @@ def open_csv_log(path, resume, made, fields, paths):
     `<path>.run` says what it was made with. InputError if that was something else than
     `made`, and if the rows of a stopped run would be lost.
     """
-    log, record = csv_log(path), Path(f'{path}.run')
+    log, record = Path(f'{path}.unfinished'), Path(f'{path}.run')
     if not resume and log.exists() and has_rows(log):
         raise InputError(f'{log}: holds the rows of a run that was stopped; go on with --resume, '
                          'or delete it')
@@ -309,11 +317,6 @@ def open_csv_log(path, resume, made, fields, paths):
                 if finished else ()
             begin_log(log, made, rows)
     return RowLog(log, paths)
-
-
-def csv_log(path):
-    """What an unfinished CSV file is called; beside the target of a link."""
-    return Path(os.path.realpath(path) + '.unfinished')
 
 
 def read_csv(file, path, fields):

@@ -30,7 +30,7 @@ from console import (Progress, add_network_options, add_scheduler_option, check_
                      complain, count, is_special, named, open_predictor, printable,
                      save_figure, whole_file)
 from images import MAX_PIXELS, list_images, read_header, read_image
-from jobs import (CSV_FORMAT, finish_csv, made_with, network_of, open_csv_log, opened,
+from jobs import (CSV_FORMAT, finish_csv, has_rows, made_with, network_of, open_csv_log, opened,
                   parallel_map)
 from lattice import estimate_table
 from models import InputError, quality_map
@@ -185,16 +185,23 @@ def csv_rows(args, made, fields, paths):
     else:
         made = {'in_path': str(args.in_path), 'recursive': args.recursive, **made,
                 'columns': ','.join(fields)}
-        with open_csv_log(args.csv, args.resume, made, fields, paths) as log:
+        path = os.path.realpath(args.csv)
+        with open_csv_log(path, args.resume, made, fields, paths) as log:
+            if log.strangers:
+                complain(f'{path}: {log.strangers} rows are of images that are no longer there; '
+                         'they are left out')
             try:
                 yield (lambda index, row: log.write(index, as_text(row)), log.missing(),
                        (float(row[1]) for row in log.rows()))
-                finish_csv(log, args.csv, made, fields)
+                finish_csv(log, path, made, fields)
             except BaseException as error:
                 kept = f'{log.path} keeps {len(log)} rows; the same command and --resume go on'
-                if isinstance(error, KeyboardInterrupt):
+                if not has_rows(log.path):
+                    log.path.unlink()
+                elif isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(kept) from None
-                complain(kept)
+                else:
+                    complain(kept)
                 raise
 
 
@@ -279,5 +286,7 @@ def main(argv=None):
     predictor = open_predictor(args)
     return folder_mode(args, predictor, paths) if folder else image_mode(
         args, predictor, args.in_path)
+
+
 if __name__ == '__main__':
     sys.exit(main())

@@ -242,6 +242,25 @@ def test_new_images_and_repaired_ones_get_their_rows_in_their_places(
     assert out.read_bytes() == before
 
 
+def test_rows_of_images_that_are_gone_are_left_out_and_counted(folder, whole, tmp_path, capsys):
+    out = tmp_path / 'q.csv'
+    assert predict(folder, out) == 0
+    (folder / 'a.png').unlink()
+    capsys.readouterr()
+    assert predict(folder, out, '--resume') == 0
+    assert '1 rows are of images that are no longer there' in capsys.readouterr().err
+    lines = whole.splitlines(keepends=True)
+    assert without_seconds(out) == b''.join(lines[:1] + lines[2:])
+
+
+def test_a_run_that_is_stopped_before_its_first_row_leaves_nothing(
+        folder, tmp_path, monkeypatch, capsys):
+    stop_at(monkeypatch, 'a.png')
+    assert predict(folder, tmp_path / 'q.csv') == 130
+    assert capsys.readouterr().err == 'predict_cls.py: stopped\n'
+    assert not list(tmp_path.glob('q.csv*'))
+
+
 @pytest.mark.parametrize('finished', [True, False])
 @pytest.mark.parametrize('options, named', [
     (['--threshold', '50'], 'threshold 93.5, now 50.0'), (['--fusion', 'median'], 'now median'),
