@@ -132,25 +132,29 @@ def evaluate_images(args, predictor):
     cases = [(c, q) for c in args.crop for q in args.qualities]
     chunks = list(in_groups(cases, CASES))
     failed = 0
-    with RowLog(part, paths) as log, parallel_map(args.scheduler, args.in_path) as run, \
-            Progress(len(paths) * len(cases), 'images', len(log) * len(cases)) as progress:
-        todo = log.missing()
-        work = ((os.path.abspath(paths[i]), chunk) for i in todo for chunk in chunks)
-        found = run(evaluate_image, work, network, args.find_threshold, args.refine)
-        done = len(log) * len(cases)
-        for index in todo:
-            answers = []
-            for chunk in chunks:
-                answers.append(next(found))
-                done += len(chunk)
-                progress.update(done, paths[index].name)
-            errors = [a for a in answers if isinstance(a, InputError)]
-            if errors:
-                failed += 1
-                complain(f'evaluate_cls.py: error: {paths[index]}: {errors[0]}')
-            else:
-                log.write(index, [str(paths[index]), sum(answers, [])])
-        kept = [row for _, row in log.rows()]
+    try:
+        with RowLog(part, paths) as log, parallel_map(args.scheduler, args.in_path) as run, \
+                Progress(len(paths) * len(cases), 'images', len(log) * len(cases)) as progress:
+            todo = log.missing()
+            work = ((os.path.abspath(paths[i]), chunk) for i in todo for chunk in chunks)
+            found = run(evaluate_image, work, network, args.find_threshold, args.refine)
+            done = len(log) * len(cases)
+            for index in todo:
+                answers = []
+                for chunk in chunks:
+                    answers.append(next(found))
+                    done += len(chunk)
+                    progress.update(done, paths[index].name)
+                errors = [a for a in answers if isinstance(a, InputError)]
+                if errors:
+                    failed += 1
+                    complain(f'evaluate_cls.py: error: {paths[index]}: {errors[0]}')
+                else:
+                    log.write(index, [str(paths[index]), sum(answers, [])])
+            kept = [row for _, row in log.rows()]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'{part} keeps the images that are done; the same command goes on'
+                                ) from None
     if not kept:
         raise InputError(f'{args.in_path}: none of the images can be used')
     rules = fusion_rules(predictor, args.find_threshold)

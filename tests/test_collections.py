@@ -323,7 +323,9 @@ def test_an_evaluation_tries_failed_images_again(folder, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_cls, 'read_image', interrupted)
         assert evaluate_cls.main([*options, '--out_path', str(tmp_path / 'halves')]) == 130
-    assert 'error: ' in capsys.readouterr().err
+    *before, last = capsys.readouterr().err.splitlines()
+    assert [line for line in before if f'error: {folder / "b.jpg"}: ' in line]
+    assert last.startswith('evaluate_cls.py: stopped; ') and 'the same command goes on' in last
     (folder / 'b.jpg').write_bytes(good)
     assert evaluate_cls.main([*options, '--out_path', str(tmp_path / 'halves')]) == 0
     whole, halves = ((tmp_path / d / 'results.json').read_text() for d in ('whole', 'halves'))
