@@ -12,7 +12,7 @@ import unicodedata
 from collections import deque
 from pathlib import Path
 
-from models import COMP_TYPES, PATCHES, RUNTIMES, InputError, Predictor
+from models import COMP_TYPES, PATCHES, RUNTIMES, STDERR, InputError, Predictor
 
 MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
 
@@ -47,8 +47,8 @@ def command(main):
                 return 141
             where = f'{where}: ' if where else ''
             complain(f'{name}: error: {where}{error.strerror or error}')
-        except KeyboardInterrupt:
-            print(f'{name}: stopped', file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            complain('; '.join([f'{name}: stopped', *map(str, stop.args)]))
             return 130
         except Exception as error:
             # TensorFlow's own, such as a full disk; named by module, so as not to import it.
@@ -67,7 +67,8 @@ def printable(text):
 
 def complain(message):
     """One line on stderr, whatever file names are in it."""
-    print(printable(message), file=sys.stderr)
+    with STDERR:
+        print(printable(message), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -118,12 +119,11 @@ def put_in_place(part, path):
 
 
 @contextlib.contextmanager
-def whole_file(path, mode='w', keep_part=False, **kwargs):
+def whole_file(path, mode='w', **kwargs):
     """Open a file for writing that gets its name only once it is complete.
 
     Until then it is called `<name>.part`; an error removes that, so that an
-    existing file of the name stays as it was. With `keep_part` an error leaves it
-    and says so, for rows that were dear to compute. A device or pipe is written to
+    existing file of the name stays as it was. A device or pipe is written to
     directly, a symbolic link's target replaced. InputError for a folder's name; an
     OSError of the writing, such as a full disk, names the file.
     """
@@ -146,10 +146,7 @@ def whole_file(path, mode='w', keep_part=False, **kwargs):
                 os.fsync(raw.fileno())
         put_in_place(part, path)
     except BaseException:
-        if keep_part and part.exists():
-            complain(f'what was done so far is in {part}')
-        else:
-            part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -197,6 +194,12 @@ def add_network_options(parser, threshold=False):
         parser.add_argument('--patches', choices=PATCHES, default='enough',
                             help='how many are looked at: until the likelihood has settled the '
                             'answer (default), or all')
+
+
+def add_scheduler_option(parser):
+    parser.add_argument('--scheduler', metavar='ADDRESS',
+                        help='let the workers of a Dask cluster do it, such as '
+                        'tcp://10.0.0.1:8786 (default: the cores of this machine)')
 
 
 def open_predictor(args):
@@ -276,13 +279,14 @@ class Progress:
         if note:
             text += f', {printable(note)}'
         text += f', took {duration(now - self.begun)}' if last else f', ETA {left}'
-        if self.terminal:
-            filled = self.WIDTH * done // max(self.total, 1)
-            text = f'[{"#" * filled}{" " * (self.WIDTH - filled)}] {text}'
-            print('\r' + text.ljust(self.width), end='', file=sys.stderr, flush=True)
-            self.width = len(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with STDERR:
+            if self.terminal:
+                filled = self.WIDTH * done // max(self.total, 1)
+                text = f'[{"#" * filled}{" " * (self.WIDTH - filled)}] {text}'
+                print('\r' + text.ljust(self.width), end='', file=sys.stderr, flush=True)
+                self.width = len(text)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
     def __enter__(self):
         return self

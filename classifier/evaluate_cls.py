@@ -7,36 +7,39 @@
     python3 classifier/evaluate_cls.py --hdf5_val_path out/val.h5 --comp_type jpeg_paper
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper --robustness
 
-The first compresses every image at every quality, predicts it, and writes
-results.json and confusion_matrix.png; stopped and started again, it goes on where
-it was. The second is the published protocol: ten qualities, on and off the block
-grid. The third looks at single patches. The last is one of several studies, each an
-option of its own. With --find_threshold the confidence threshold of the lowest MAE is
-looked for and stored beside the weights; --fit_likelihood, on training photos, stores
-how the patches' answers are spread at each quality, which is the better way to fuse them.
+The first compresses every image at every quality, predicts it, on all cores or with
+--scheduler on a Dask cluster, and writes results.json and confusion_matrix.png; stopped
+and started again, it goes on where it was. The second is the published protocol: ten
+qualities, on and off the block grid. The third looks at single patches. The last is one
+of several studies, each an option of its own. With --find_threshold the confidence
+threshold of the lowest MAE is looked for and stored beside the weights;
+--fit_likelihood, on training photos, stores how the patches' answers are spread at each
+quality, which is the better way to fuse them.
 """
 import argparse
+import hashlib
 import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from console import (Progress, add_network_options, check_writable, command, complain, count,
-                     named, open_predictor, ordered_map, save_figure, whole_file)
+from console import (Progress, add_network_options, add_scheduler_option, check_writable, command,
+                     complain, count, open_predictor, save_figure, whole_file)
 from gen_data import sources, usable_cores
 from images import compress, list_images, read_image
+from jobs import (RowLog, begin_log, in_groups, made_with, network_of, opened, other_options,
+                  parallel_map)
 from metrics import by_decade, confusion_figure, describe, error_metrics
 from models import (THRESHOLD_FILE, InputError, best_folder,
-                    confidence_loss, extract_patches, fuse, get_comp_type, refined)
+                    confidence_loss, extract_patches, fuse, get_comp_type)
 from patches import PatchFile
 from studies import STUDIES
 
 THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
-BATCH_IMAGES = 10                      # compressed images in one forward pass
+CASES = 20                             # compressed images of a photo that one core makes at once
 STUDY_SIDE = 256                       # px that an image of a study has at least
 
 
@@ -83,7 +86,10 @@ def parse_args(argv):
                            help=study.__doc__.partition('\n')[0])
     parser.add_argument('--find_threshold', action='store_true',
                         help='find the best threshold for these images and store it')
+    add_scheduler_option(parser)
     args = parser.parse_args(argv)
+    if args.scheduler and (args.hdf5_val_path or args.study):
+        parser.error('--scheduler goes with --in_path, without a study')
     if args.find_threshold and (args.hdf5_val_path or args.refine or args.fusion
                                 or args.threshold is not None):
         parser.error('--find_threshold goes with --in_path, without --threshold, --fusion '
@@ -98,50 +104,63 @@ def parse_args(argv):
 
 # ---------------------------------------------------------------- whole images
 
-def evaluate_images(args, predictor, rules):
+def rule_names(predictor, find_threshold):
+    """The ways to fuse patches that are measured."""
+    if find_threshold:
+        return [f'threshold {t:g}' for t in THRESHOLDS]
+    return [fusion_name(predictor)]
+
+
+def evaluate_images(args, predictor):
     """Predictions for every image, crop, quality and fusion rule: float (i, c, q, r).
 
-    rules: a dict of functions that fuse the network's output into a `Prediction`. Also, in
-    arrays of that shape, how many patches were above the threshold and whether the lattice
-    gave the answer; and the file in which finished images are kept until all are done, so
-    that a stopped run loses one image at most; and how many images were left out, named on
-    stderr, because they cannot be used.
+    Also, in arrays of that shape, how many patches were above the threshold and whether the
+    lattice gave the answer; the log in which finished images are kept until all are done, so
+    that a stopped run loses those at work at most; and how many images were left out, named
+    on stderr, because they cannot be used.
     """
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     args.out_path.mkdir(parents=True, exist_ok=True)
     part = args.out_path / 'evaluation.part'
-    weights = args.weights or best_folder(predictor.type)
-    run = json.dumps([predictor.type.name, predictor.runtime, args.refine, args.qualities,
-                      args.crop, list(rules),
-                      [[str(p), os.path.exists(p) and p.stat().st_size] for p in paths],
-                      [(p.name, p.stat().st_mtime) for p in sorted(Path(weights).iterdir())]])
-    rows = finished_rows(part, run)
+    made = made_with(args, predictor)
+    network = network_of(args, predictor, made)
+    sizes = json.dumps([[str(p), os.path.exists(p) and p.stat().st_size] for p in paths])
+    made |= {'qualities': args.qualities, 'crop': [list(c) for c in args.crop],
+             'find_threshold': args.find_threshold,
+             'images': hashlib.sha256(sizes.encode()).hexdigest()}
+    if not part.exists() or other_options(part, made):
+        begin_log(part, made)
     cases = [(c, q) for c in args.crop for q in args.qualities]
-
-    with whole_file(part) as file:
-        print('\n'.join([run, *map(json.dumps, rows)]), file=file)
-    with part.open('a') as file, ThreadPoolExecutor(2) as pool, \
-            Progress(len(paths) * len(cases), 'images', len(rows) * len(cases)) as progress:
-        for path in paths[len(rows):]:
-            row = []
-            try:
-                coded = ordered_map(pool, partial(coded_crop, read_image(path)), cases,
-                                    ahead=2 * BATCH_IMAGES)
-                with named(path):
-                    for batch in in_groups(coded, BATCH_IMAGES):
-                        row += predict_batch(predictor, batch, rules.values(), args.refine)
-                        progress.update(len(rows) * len(cases) + len(row), path.name)
-            except InputError as error:
-                row = None
-                complain(f'evaluate_cls.py: error: {error}')
-            rows.append(row)
-            print(json.dumps(row), file=file, flush=True)
-    kept = [row for row in rows if row is not None]
+    chunks = list(in_groups(cases, CASES))
+    failed = 0
+    try:
+        with RowLog(part, paths) as log, parallel_map(args.scheduler, args.in_path) as run, \
+                Progress(len(paths) * len(cases), 'images', len(log) * len(cases)) as progress:
+            todo = log.missing()
+            work = ((os.path.abspath(paths[i]), chunk) for i in todo for chunk in chunks)
+            found = run(evaluate_image, work, network, args.find_threshold, args.refine)
+            done = len(log) * len(cases)
+            for index in todo:
+                answers = []
+                for chunk in chunks:
+                    answers.append(next(found))
+                    done += len(chunk)
+                    progress.update(done, paths[index].name)
+                errors = [a for a in answers if isinstance(a, InputError)]
+                if errors:
+                    failed += 1
+                    complain(f'evaluate_cls.py: error: {paths[index]}: {errors[0]}')
+                else:
+                    log.write(index, [str(paths[index]), sum(answers, [])])
+            kept = [row for _, row in log.rows()]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'{part} keeps the images that are done; the same command goes on'
+                                ) from None
     if not kept:
         raise InputError(f'{args.in_path}: none of the images can be used')
-    shape = (len(kept), len(args.crop), len(args.qualities), len(rules), 3)
-    table = np.moveaxis(np.array(kept, float).reshape(shape), -1, 0)
-    return *table, part, len(rows) - len(kept)
+    rules = len(rule_names(predictor, args.find_threshold))
+    shape = (len(kept), len(args.crop), len(args.qualities), rules, 3)
+    return *np.moveaxis(np.array(kept, float).reshape(shape), -1, 0), part, failed
 
 
 def fusion_name(predictor):
@@ -151,13 +170,30 @@ def fusion_name(predictor):
     return 'likelihood' if predictor.stops_early else 'likelihood of all patches'
 
 
-def predict_batch(predictor, batch, rules, refine):
-    """For each image and rule: [quality, confident patches, is it the lattice's]."""
-    outputs = predictor.run_together([extract_patches(image, predictor.type) for image in batch])
-    found = [[rule(output) for rule in rules] for output in outputs]
-    if refine:
-        found = [[refined(p, image) for p in row] for row, image in zip(found, batch)]
-    return [[[p.quality, p.confident_patches, p.is_refined] for p in row] for row in found]
+def evaluate_image(item, network, find_threshold, refine):
+    """For each case and rule: [quality, confident patches, is it the lattice's].
+
+    item: an image's path, and its cases, ((dy, dx), quality) each. The InputError, without
+    the path, if the image cannot be used.
+    """
+    path, cases = item
+    predictor, _ = opened(network)
+    try:
+        image = read_image(Path(path))
+        return [predict_case(predictor, coded_crop(image, case), find_threshold, refine)
+                for case in cases]
+    except InputError as error:
+        return InputError(str(error).removeprefix(f'{path}: '))
+
+
+def predict_case(predictor, image, find_threshold, refine):
+    """For each rule: [quality, confident patches, is it the lattice's]."""
+    if find_threshold:
+        output = predictor.run_network(extract_patches(image, predictor.type))
+        found = [fuse(output, threshold) for threshold in THRESHOLDS]
+    else:
+        found = [predictor.predict(image, refine)]
+    return [[p.quality, p.confident_patches, p.is_refined] for p in found]
 
 
 def coded_crop(image, case):
@@ -166,40 +202,9 @@ def coded_crop(image, case):
     return np.ascontiguousarray(compress(image, quality)[dy:, dx:])
 
 
-def finished_rows(part, run):
-    """Rows that a stopped run of the same kind left; none from any other run."""
-    try:
-        first, *lines = part.read_text().splitlines()
-    except (OSError, ValueError):
-        return []
-    rows = []
-    for line in lines if first == run else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # killed while it wrote this one
-            break
-    return rows
-
-
-def in_groups(items, size):
-    """Lists of up to `size` items."""
-    group = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
 def image_mode(args, predictor):
-    if args.find_threshold:
-        rules = {f'threshold {t:g}': partial(fuse, threshold=t) for t in THRESHOLDS}
-    else:
-        rules = {fusion_name(predictor):
-                 lambda output: predictor.answer(output.__getitem__, len(output))}
-    predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor, rules)
+    rules = rule_names(predictor, args.find_threshold)
+    predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor)
     truth = np.broadcast_to(np.array(args.qualities)[:, None], predicted.shape)
     results = {'images': len(predicted), 'qualities': args.qualities}
     best = 0
@@ -213,7 +218,7 @@ def image_mode(args, predictor):
         with whole_file(path) as file:
             print(f'{THRESHOLDS[best]:g}', file=file)
         print(f'stored in {path}')
-    results['fusion'] = list(rules)[best]
+    results['fusion'] = rules[best]
     results['threshold'] = float(THRESHOLDS[best] if args.find_threshold else predictor.threshold)
     predicted, confident, by_lattice, truth = (
         a[..., best] for a in (predicted, confident, by_lattice, truth))

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import stat
-import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,6 @@ MAX_JPEG_SIDE = 65_500  # px, libjpeg's limit
 JPEG_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
 SOS, EOI = 0xDA, 0xD9
 JPEG_FILLING = 2 * b''.join(b'\x00' + 16 * b'\x5a\xa5' + bytes([0xFF, 0xD0 + i]) for i in range(8))
-
-ONE_TIFF = threading.Lock()  # `quiet` is for one thread at a time
 
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit here
 warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are raised
@@ -92,7 +89,7 @@ def read_image(path, max_pixels=MAX_PIXELS, notice=None):
             if image.format == 'PNG':
                 _check_png(file)
             if image.format == 'TIFF':
-                with ONE_TIFF, quiet():  # libtiff writes to stderr
+                with quiet():  # libtiff writes to stderr
                     image.load()
             return _to_bgr(image)
     except UnidentifiedImageError:

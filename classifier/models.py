@@ -23,6 +23,7 @@ import json
 import os
 import struct
 import sys
+import threading
 import warnings
 import zipfile
 from dataclasses import dataclass, replace
@@ -48,28 +49,30 @@ MODEL_FILE = 'comp_cls.tflite'  # the same network for LiteRT, made by to_tflite
 RUNTIMES = ('litert', 'tensorflow')
 PATCHES = ('enough', 'all')  # of an image that are looked at
 STAGE_WIDTHS = (1, 2, 4, 8, 4, 2)  # channels of stages 1..6, in units of K (paper)
+STDERR = threading.RLock()  # held while stderr is quiet, and by whoever has to say something
 
 
 @contextlib.contextmanager
 def quiet():
     """Without what native code writes to stderr, unless TF_CPP_MIN_LOG_LEVEL asks for it.
 
-    TensorFlow's newer builds log before they look at that variable.
+    TensorFlow's newer builds log before they look at that variable. One thread at a time.
     """
     if os.environ['TF_CPP_MIN_LOG_LEVEL'] != '3':
         yield
         return
-    sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)
+    with STDERR:
+        sys.stderr.flush()
+        kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(sink)
 
 
 def import_tensorflow():
@@ -388,14 +391,15 @@ class Predictor:
     and no threshold is asked for). runtime: 'litert' or 'tensorflow' (default: LiteRT,
     where it is installed and the weights come with a model file for it). patches: 'enough',
     until the likelihood has settled the answer, or 'all' (the median always takes all).
-    InputError when the weights are not there or not usable. One thread at a time may use it.
+    threads: that LiteRT uses (default: one for each core). InputError when the weights are
+    not there or not usable. One thread at a time may use it.
     """
 
     def __init__(self, comp_type, weights=None, threshold=None, fusion=None, runtime=None,
-                 patches='enough'):
+                 patches='enough', threads=None):
         self.type = get_comp_type(comp_type)
         folder = Path(weights) if weights else best_folder(self.type)
-        self._runner = open_runner(self.type, folder, runtime)
+        self._runner = open_runner(self.type, folder, runtime, threads)
         self.threshold = stored_threshold(self.type, folder) if threshold is None else threshold
         self.log_likelihood = None
         if fusion == 'likelihood' or (fusion is None and threshold is None):
@@ -495,14 +499,14 @@ def quality_map(predictor, image, neighbourhood=5):
 
 # ---------------------------------------------------------------- runtimes
 
-def open_runner(comp_type, folder, runtime=None):
+def open_runner(comp_type, folder, runtime=None, threads=None):
     """What runs the network of that folder: (n, 16, 16, 3) uint8 -> (n, 2) float32.
 
     runtime: one of `RUNTIMES`, or None for LiteRT if it can, else TensorFlow.
     """
     if runtime != 'tensorflow':
         try:
-            return LiteRTRunner(comp_type, folder)
+            return LiteRTRunner(comp_type, folder, threads)
         except NoLiteRT:
             if runtime == 'litert':
                 raise
@@ -536,7 +540,7 @@ class LiteRTRunner:
     runtime = 'litert'
     BATCH = 64  # patches in one forward pass: larger ones are not quicker, and few waste less
 
-    def __init__(self, comp_type, folder):
+    def __init__(self, comp_type, folder, threads=None):
         path = Path(folder) / MODEL_FILE
         if not path.is_file():
             raise NoLiteRT(f'{path}: no such file; make it with to_tflite.py or choose '
@@ -559,7 +563,8 @@ class LiteRTRunner:
                            'with to_tflite.py or choose --runtime tensorflow')
         try:
             with quiet():
-                self._interpreter = Interpreter(model_content=model, num_threads=cores())
+                self._interpreter = Interpreter(model_content=model,
+                                                num_threads=threads or cores())
                 self._input, = self._interpreter.get_input_details()
                 self._output, = self._interpreter.get_output_details()
                 self._batch = np.zeros((self.BATCH, *self._input['shape'][1:]),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +29,13 @@ import evaluate_cls
 import gen_data
 import images
 import models
+import predict_cls
 import to_tflite
 from lattice import find_quality
-from models import (COMP_TYPES, MODEL_FILE, RUNTIMES, Predictor, best_folder, extract_patches,
-                    load_network)
+from models import (COMP_TYPES, MODEL_FILE, RUNTIMES, Predictor, best_folder, cores,
+                    extract_patches, load_network)
 from patches import PatchFile
+from recompression import find_earlier
 from train import SCHEDULE, patch_trainer, training_batches
 
 ROUNDS, STEPS, BATCH = 5, 10, 1024
@@ -171,16 +174,69 @@ def benchmark_quantized(args):
 
 
 def benchmark_evaluation(args):
-    """evaluate_cls.py on two photos at ten qualities; for 30 photos and 100 qualities, scaled."""
+    """evaluate_cls.py on two photos at 50 qualities; for 30 photos and 100 qualities, scaled."""
     with tempfile.TemporaryDirectory() as folder:
         for i, photo in enumerate(photos(args, 2)):
             cv2.imwrite(f'{folder}/{i}.png', photo)
+
+        def evaluate(qualities):
+            with unheard():
+                evaluate_cls.main(['--in_path', folder, '--comp_type', args.comp_type,
+                                   '--qualities', qualities, '--out_path', f'{folder}/out'])
+
+        evaluate('50-50')
+        taken = 1 / rate(lambda: evaluate('1-100:2'), 1)
+    row('evaluation, 30 photos x 100 qualities', taken * 3000 / 100, 's',
+        f'scaled from 100 images in {taken:.1f} s')
+
+
+def benchmark_folder(args):
+    """predict_cls.py on folders of photos of 768x512, and its two parts alone, in turns.
+
+    They use all cores: decoding with a thread for each, the network, image by image, with
+    those of LiteRT. The verdict on a JPEG file's header counts as prediction.
+    """
+    photo, = photos(args, 1)
+    for suffix in ('.png', '.jpg'):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, f'{i}{suffix}') for i in range(args.folder_images)]
+            for i, path in enumerate(paths):
+                cv2.imwrite(str(path), np.roll(photo, 8 * i, axis=1),
+                            [cv2.IMWRITE_JPEG_QUALITY, 85])
+            time_folder(paths, args.comp_type)
+
+
+def time_folder(paths, comp_type):
+    pixels = [images.read_image(path) for path in paths]
+    header = images.read_header(paths[0])
+    predictor = Predictor(comp_type)
+
+    def predict():
+        for image in pixels:
+            predictor.predict(image)
+            if header:
+                find_earlier(image, np.array(header.luma_table))
+
+    def both():
         with unheard():
-            taken = 1 / rate(lambda: evaluate_cls.main([
-                '--in_path', folder, '--comp_type', args.comp_type, '--qualities', '5-95:10',
-                '--out_path', f'{folder}/out']), 1)
-    row('evaluation, 30 photos x 100 qualities', taken * 3000 / 20, 's',
-        f'scaled from 20 images in {taken:.1f} s')
+            predict_cls.main(['--in_path', str(paths[0].parent), '--comp_type', comp_type])
+
+    with ThreadPoolExecutor(cores()) as pool:
+        ways = {'decoding alone': lambda: list(pool.map(images.read_image, paths)),
+                'prediction alone': predict, 'predict_cls.py': both}
+        measured = {name: [] for name in ways}
+        for _ in range(1 + ROUNDS):
+            for name, way in ways.items():
+                began = time.process_time()
+                speed = rate(way, len(paths))
+                measured[name].append((speed, (time.process_time() - began) / len(paths)))
+    share = statistics.median(whole / min(*parts) for *parts, whole in zip(
+        *([speed for speed, _ in rounds[1:]] for rounds in measured.values())))
+    for name, rounds in measured.items():
+        speed, seconds = (statistics.median(column) for column in zip(*rounds[1:]))
+        note = f'; {share:.2f} of the slower part alone' * (name == 'predict_cls.py')
+        row(f'folder of {paths[0].suffix[1:].upper()}, {name}', speed, 'images/s',
+            f'{1000 * seconds:.1f} ms of a core each{note}')
 
 
 def benchmark_refinement(args):
@@ -215,7 +271,8 @@ def compare(ways, rounds, amount=1):
 
 PARTS = {'start': benchmark_start, 'prediction': benchmark_prediction,
          'quantized': benchmark_quantized, 'data': benchmark_data, 'training': benchmark_training,
-         'evaluation': benchmark_evaluation, 'refinement': benchmark_refinement}
+         'evaluation': benchmark_evaluation, 'folder': benchmark_folder,
+         'refinement': benchmark_refinement}
 
 
 def main():
@@ -224,6 +281,7 @@ def main():
     parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
     parser.add_argument('--comp_type', default='jpeg_paper')
     parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
+    parser.add_argument('--folder_images', type=int, default=24, help='photos in a folder')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),
                         help='default: all')
     args = parser.parse_args()
