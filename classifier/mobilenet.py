@@ -22,7 +22,7 @@ import numpy as np
 from console import command
 from gen_data import sources, usable_cores
 from images import compress, list_images, read_image
-from models import SAVE_FOLDER, checkpoint_prefix, import_tensorflow, with_weights
+from models import SAVE_FOLDER, InputError, checkpoint_prefix, import_tensorflow, with_weights
 from train import BestWeights, Trainer, add_training_options, run_training, settle_schedule
 
 NAME = 'mobilenet_v2'
@@ -111,8 +111,11 @@ def _forward(network):
 def grid(image):
     """Crops (n, 48, 48, 3) spread evenly over an image (h, w, 3), at most 16 x 16 of them.
 
-    They do not overlap. ValueError for an image smaller than a crop.
+    They do not overlap. InputError for an image smaller than a crop.
     """
+    if min(image.shape[:2]) < SIDE:
+        raise InputError(f'{image.shape[1]}x{image.shape[0]} is too small; MobileNetV2 needs '
+                         f'{SIDE} px on each side')
     top, left = (np.linspace(0, length - SIDE, min(length // SIDE, SAMPLES)).astype(int)
                  for length in image.shape[:2])
     span = np.arange(SIDE)

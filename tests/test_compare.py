@@ -147,6 +147,13 @@ def test_an_abstaining_estimator_counts_as_100(tmp_path, weights, monkeypatch):
     assert results['JPEG-specific, maximum likelihood']['mae'] == 60  # mean of 80 and 40
 
 
+def test_too_much_cut_off_is_named(tmp_path, weights, monkeypatch, capsys):
+    cv2.imwrite(str(tmp_path / 'flat.png'), np.full((256, 256, 3), 128, np.uint8))
+    monkeypatch.setattr(mobilenet, 'load', lambda _: small_network())
+    assert compare(tmp_path, tmp_path / 'out', '--crop', '0,210') == 2
+    assert 'flat.png: 46x256 is too small; MobileNetV2 needs 48 px' in capsys.readouterr().err
+
+
 def test_without_weights_a_line_says_how_to_train_them(photo_folder, tmp_path, weights, capsys):
     assert compare(photo_folder, tmp_path) == 2
     error = capsys.readouterr().err.strip()
