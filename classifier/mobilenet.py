@@ -3,10 +3,10 @@
 
     python3 classifier/mobilenet.py --in_path DIV2K_train_HR --val_path DIV2K_valid_HR
 
-Sees as many pixels as the shipped patch network did (3.1 gigapixels: 341,000 crops of
-96x96), from random weights, and keeps the best in classifier/save/mobilenet_v2/best. The
-photos stay in memory (3 bytes a pixel); crops are compressed as they are drawn. Ctrl-C,
-or a file `stop_training` in the out_path, stops it cleanly; `--resume` goes on.
+Sees 384,000 crops of 48x48, 0.88 gigapixels, from random weights, and keeps the best in
+classifier/save/mobilenet_v2/best. The photos stay in memory (3 bytes a pixel); crops are
+compressed as they are drawn. Ctrl-C, or a file `stop_training` in the out_path, stops it
+cleanly; `--resume` goes on.
 
 `evaluate_cls.py --compare` holds these weights against Q1Net's. Network: Sandler et al.,
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
@@ -22,18 +22,19 @@ import numpy as np
 from console import command
 from gen_data import sources, usable_cores
 from images import compress, list_images, read_image
-from models import SAVE_FOLDER, checkpoint_prefix, import_tensorflow, with_weights
+from models import SAVE_FOLDER, InputError, checkpoint_prefix, import_tensorflow, with_weights
 from train import BestWeights, Trainer, add_training_options, run_training, settle_schedule
 
 NAME = 'mobilenet_v2'
 ALPHA = 0.35          # width multiplier: the narrowest usual one, for training on 2 cores
-SIDE = 96             # px of a training crop
+SIDE = 48             # px of a crop
+SAMPLES = 16          # crops along each axis of an image, at most
 MARGIN = 8            # px of JPEG around it, so that a crop never shows an image's border
 PHASES = 16           # of the grid of chroma blocks, at each of which a crop may lie
 TILE = SIDE + 2 * MARGIN + PHASES
 VALIDATION_CROPS = 2048
-SCHEDULE = {'epochs': 12, 'steps_per_epoch': 444, 'batch_size': 64, 'lr': 1e-3,
-            'warmup_steps': 500, 'seed': 0}
+SCHEDULE = {'epochs': 12, 'steps_per_epoch': 500, 'batch_size': 64, 'lr': 1e-3,
+            'warmup_steps': 100, 'seed': 0}
 
 
 def parse_args(argv):
@@ -53,23 +54,31 @@ def parse_args(argv):
 def build_network(seed=None):
     """MobileNetV2 with a regression head, randomly initialised from that seed.
 
-    Input (N, h, w, 3), float32, BGR in 0..255; any size, as the features are averaged
-    over the image. Output (N, 1), float32: the quality in 0..100.
+    Input (N, h, w, 3), float32, BGR in 0..255; output (N, 1), float32: the quality in
+    0..100. Three things make it leave the constant answer. Compression shows in differences
+    of a level or two between neighbours, so the body sees a pixel minus its 3x3 mean, with
+    larger differences squashed. Residual blocks begin as the identity (Goyal et al. 2017,
+    arXiv:1706.02677). The 1,280 features, which are all positive, are made small, or else
+    one step of Adam moves every answer by much.
     """
     _, keras = import_tensorflow()
+    layers = keras.layers
     body = keras.applications.MobileNetV2(input_shape=(None, None, 3), alpha=ALPHA,
                                           include_top=False, weights=None, pooling='avg')
-    for layer in body.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # as in the patch network; 0.999 is for longer trainings
     image = keras.Input((None, None, 3))
-    x = body(keras.layers.Rescaling(1 / 127.5, -1)(image))
-    x = keras.layers.Dense(1, activation='sigmoid')(x)
+    x = layers.Activation('tanh')(image - layers.AveragePooling2D(3, 1, 'same')(image))
+    x = layers.Dense(1, activation='sigmoid')(body(x) / 32)
     network = keras.Model(image, x * 100.0, name=NAME)
     if seed is not None:  # Keras' own initialisation; its set_random_seed fails on Python 3.12
         for i, weight in enumerate(network.trainable_weights):
             if weight.shape.rank > 1:
                 weight.assign(keras.initializers.GlorotUniform(1000 * seed + i)(weight.shape))
+    for layer in body.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9  # as in the patch network; 0.999 is for longer trainings
+        if isinstance(layer, layers.Add):
+            gamma = body.get_layer(layer.name.replace('add', 'project_BN')).gamma
+            gamma.assign(0 * gamma)
     return network
 
 
@@ -96,12 +105,27 @@ def load(folder):
 def _forward(network):
     tf, _ = import_tensorflow()
     return tf.function(lambda x: network(tf.cast(x, tf.float32), training=False),
-                       input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+                       input_signature=[tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8)])
+
+
+def grid(image):
+    """Crops (n, 48, 48, 3) spread evenly over an image (h, w, 3), at most 16 x 16 of them.
+
+    They do not overlap. InputError for an image smaller than a crop.
+    """
+    if min(image.shape[:2]) < SIDE:
+        raise InputError(f'{image.shape[1]}x{image.shape[0]} is too small; MobileNetV2 needs '
+                         f'{SIDE} px on each side')
+    top, left = (np.linspace(0, length - SIDE, min(length // SIDE, SAMPLES)).astype(int)
+                 for length in image.shape[:2])
+    span = np.arange(SIDE)
+    crops = image[(top[:, None] + span)[:, None, :, None], (left[:, None] + span)[:, None]]
+    return crops.reshape(-1, SIDE, SIDE, 3)
 
 
 def predict(network, image):
-    """The quality, 0..100, of an image (h, w, 3) uint8 BGR, looked at as a whole."""
-    return float(_forward(network)(image[None])[0, 0])
+    """The quality, 0..100, of an image (h, w, 3) uint8 BGR: the median over a grid of crops."""
+    return float(np.median(_forward(network)(grid(image))))
 
 
 # ---------------------------------------------------------------- crops
@@ -123,7 +147,7 @@ class PhotoCrops:
         return VALIDATION_CROPS
 
     def crops(self, count, rng):
-        """(count, 96, 96, 3) uint8 BGR and (count,) uint8 qualities, one after the other."""
+        """(count, 48, 48, 3) uint8 BGR and (count,) uint8 qualities, one after the other."""
         x, y = np.empty((count, SIDE, SIDE, 3), np.uint8), np.empty(count, np.uint8)
         for i in range(count):
             photo = self.photos[rng.integers(len(self.photos))]

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from console import Progress, open_predictor, ordered_map, save_figure, whole_file
+from console import Progress, named, open_predictor, ordered_map, save_figure, whole_file
 from images import compress, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
@@ -313,11 +313,12 @@ def compare(args, paths):
         with Progress(total, 'images') as progress:
             for path in paths:
                 look = partial(coded_and_estimated, read_image(path), args.crop[0])
-                for coded, estimate in ordered_map(pool, look, args.qualities, ahead=4):
-                    abstained += estimate is None
-                    answers.append((mobilenet.predict(network, coded), estimate or 100,
-                                    predictor.predict_all([coded])[0].quality))
-                    progress.update(len(answers), path.name)
+                with named(path):
+                    for coded, estimate in ordered_map(pool, look, args.qualities, ahead=4):
+                        abstained += estimate is None
+                        answers.append((mobilenet.predict(network, coded), estimate or 100,
+                                        predictor.predict_all([coded])[0].quality))
+                        progress.update(len(answers), path.name)
     truth = np.tile(args.qualities, len(paths))
     methods = ('MobileNetV2', 'JPEG-specific, maximum likelihood', f'Q1Net, {args.comp_type}')
     predicted = dict(zip(methods, np.array(answers).T))

@@ -43,7 +43,7 @@ def compare(folder, out, *more):
 
 def test_crops_carry_the_quality_of_their_label_at_any_phase_of_the_grid(crops):
     x, y = crops.crops(60, np.random.default_rng(1))
-    assert x.shape == (60, 96, 96, 3) and y.min() >= 1 and y.max() > 80
+    assert x.shape == (60, 48, 48, 3) and y.min() >= 1 and y.max() > 80
     found = [find_quality(crop) for crop in x]
     right = [lattice for lattice, quality in zip(found, y) if lattice.quality == quality]
     assert len(right) >= 55  # others may be too smooth to tell
@@ -64,6 +64,27 @@ def test_validation_crops_are_always_the_same(crops, monkeypatch):
     assert [len(y) for _, y in parts] == [3, 3, 1]
     assert (np.concatenate([x for x, _ in parts]) == whole[0][0]).all()
     assert (np.concatenate([y for _, y in parts]) == whole[0][1]).all()
+
+
+def test_an_image_is_looked_at_all_over(photo):
+    crops = mobilenet.grid(photo)  # 300 x 400
+    assert crops.shape == (6 * 8, 48, 48, 3)
+    assert (crops[0] == photo[:48, :48]).all() and (crops[-1] == photo[-48:, -48:]).all()
+    assert (crops[8] == photo[50:98, :48]).all()  # (300 - 48) / 5 = 50.4 px further down
+    assert mobilenet.grid(np.zeros((2000, 48, 3), np.uint8)).shape == (16, 48, 48, 3)
+
+
+# ---------------------------------------------------------------- network
+
+def test_brightness_tells_nothing_of_the_quality(crops):
+    x, _ = crops.crops(8, np.random.default_rng(2))
+    network, x = mobilenet.build_network(seed=1), np.clip(x, 0, 200).astype(np.float32)
+    answers, brighter, noisy = (
+        network(image, training=True).numpy()
+        for image in (x, x + 50, x + np.random.default_rng(3).normal(0, 3, x.shape)))
+    assert answers.std() > 0.01
+    np.testing.assert_allclose(answers, brighter, atol=answers.std() / 100)
+    assert np.abs(answers - noisy).max() > answers.std() / 2
 
 
 # ---------------------------------------------------------------- training
@@ -126,6 +147,13 @@ def test_an_abstaining_estimator_counts_as_100(tmp_path, weights, monkeypatch):
     assert results['JPEG-specific, maximum likelihood']['mae'] == 60  # mean of 80 and 40
 
 
+def test_too_much_cut_off_is_named(tmp_path, weights, monkeypatch, capsys):
+    cv2.imwrite(str(tmp_path / 'flat.png'), np.full((256, 256, 3), 128, np.uint8))
+    monkeypatch.setattr(mobilenet, 'load', lambda _: small_network())
+    assert compare(tmp_path, tmp_path / 'out', '--crop', '0,210') == 2
+    assert 'flat.png: 46x256 is too small; MobileNetV2 needs 48 px' in capsys.readouterr().err
+
+
 def test_without_weights_a_line_says_how_to_train_them(photo_folder, tmp_path, weights, capsys):
     assert compare(photo_folder, tmp_path) == 2
     error = capsys.readouterr().err.strip()
@@ -137,6 +165,6 @@ def test_photos_that_cannot_be_used_are_named(photo_folder, tmp_path, weights, c
     assert run(tmp_path / 'nowhere', tmp_path / 'out') == 2
     assert compare(tmp_path / 'nowhere', tmp_path / 'out') == 2
     assert capsys.readouterr().err.count('nowhere: no such folder') == 2
-    cv2.imwrite(str(tmp_path / 'small.png'), cv2.imread(str(PRISTINE[0]))[:100])
+    cv2.imwrite(str(tmp_path / 'small.png'), cv2.imread(str(PRISTINE[0]))[:70])
     assert run(tmp_path, tmp_path / 'out') == 2
-    assert 'small.png: 384x100 is smaller than' in capsys.readouterr().err
+    assert 'small.png: 384x70 is smaller than' in capsys.readouterr().err
