@@ -263,7 +263,7 @@ def test_a_run_that_is_stopped_before_its_first_row_leaves_nothing(
 
 @pytest.mark.parametrize('finished', [True, False])
 @pytest.mark.parametrize('options, named', [
-    (['--threshold', '50'], 'threshold 93.5, now 50.0'), (['--fusion', 'median'], 'now median'),
+    (['--threshold', '50'], 'now 50.0'), (['--fusion', 'median'], 'now median'),
     (['--refine'], 'refine False, now True'), (['--comp_type', 'jpeg_paper_k12'], 'comp_type ')])
 def test_rows_of_other_options_are_not_mixed(
         folder, tmp_path, monkeypatch, capsys, options, named, finished):
