@@ -66,3 +66,5 @@ for option in --find_threshold ''; do
     python3 classifier/evaluate_cls.py --in_path "$valid_dir" --comp_type "$comp_type" \
         --qualities 5-95:10 --crop 0,0 --crop 3,5 $option --out_path "$out"
 done
+python3 classifier/to_tflite.py --comp_type "$comp_type" \
+    --out_path "classifier/save/$comp_type/best"  # once more, for the threshold in it

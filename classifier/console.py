@@ -28,12 +28,13 @@ def command(main):
     @functools.wraps(main)
     def wrapped(argv=None):
         name = Path(sys.modules[main.__module__].__file__).name
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # file names may hold any bytes
+        sys.stdout = sys.stdout or open(os.devnull, 'w')  # None where it was closed
+        sys.stderr = sys.stderr or open(os.devnull, 'w')
+        for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
             stream.reconfigure(errors='backslashreplace')
         try:
             status = main(argv) or 0
-            if sys.stdout:
-                sys.stdout.flush()
+            sys.stdout.flush()
             return status
         except InputError as error:
             complain(f'{name}: error: {error}')
@@ -128,7 +129,7 @@ def whole_file(path, mode='w', **kwargs):
     OSError of the writing, such as a full disk, names the file.
     """
     if is_special(path):
-        with open(path, mode, **kwargs) as file:
+        with naming(path), open(path, mode, **kwargs) as file:
             yield file
         return
     path = Path(os.path.realpath(path))

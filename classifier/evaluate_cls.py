@@ -17,7 +17,6 @@ threshold of the lowest MAE is looked for and stored beside the weights;
 quality, which is the better way to fuse them.
 """
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -28,15 +27,15 @@ import numpy as np
 
 from console import (Progress, add_network_options, add_scheduler_option, check_writable, command,
                      complain, count, open_predictor, save_figure, whole_file)
-from gen_data import sources, usable_cores
+from gen_data import sources
 from images import compress, list_images, read_image
-from jobs import (RowLog, begin_log, in_groups, made_with, network_of, opened, other_options,
-                  parallel_map)
+from jobs import (RowLog, begin_log, digest, in_groups, made_with, network_of, opened,
+                  other_options, parallel_map)
 from metrics import by_decade, confusion_figure, describe, error_metrics
-from models import (THRESHOLD_FILE, InputError, best_folder,
-                    confidence_loss, extract_patches, fuse, get_comp_type)
+from models import (LIKELIHOOD_FILE, THRESHOLD_FILE, InputError, best_folder,
+                    confidence_loss, cores, extract_patches, fuse, get_comp_type)
 from patches import PatchFile
-from studies import STUDIES
+from studies import STUDIES, fit_likelihood
 
 THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
 CASES = 20                             # compressed images of a photo that one core makes at once
@@ -121,13 +120,13 @@ def evaluate_images(args, predictor):
     """
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     args.out_path.mkdir(parents=True, exist_ok=True)
-    part = args.out_path / 'evaluation.part'
     made = made_with(args, predictor)
     network = network_of(args, predictor, made)
     sizes = json.dumps([[str(p), os.path.exists(p) and p.stat().st_size] for p in paths])
     made |= {'qualities': args.qualities, 'crop': [list(c) for c in args.crop],
              'find_threshold': args.find_threshold,
-             'images': hashlib.sha256(sizes.encode()).hexdigest()}
+             'images': digest(sizes.encode())}
+    part = args.out_path / f'evaluation_{digest(json.dumps(made).encode())}.part'
     if not part.exists() or other_options(part, made):
         begin_log(part, made)
     cases = [(c, q) for c in args.crop for q in args.qualities]
@@ -157,6 +156,7 @@ def evaluate_images(args, predictor):
         raise KeyboardInterrupt(f'{part} keeps the images that are done; the same command goes on'
                                 ) from None
     if not kept:
+        part.unlink()
         raise InputError(f'{args.in_path}: none of the images can be used')
     rules = len(rule_names(predictor, args.find_threshold))
     shape = (len(kept), len(args.crop), len(args.qualities), rules, 3)
@@ -282,16 +282,20 @@ def write_results(args, results):
 def main(argv=None):
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
-    stored = Path(args.weights or best_folder(comp_type)) / THRESHOLD_FILE
+    folder = Path(args.weights or best_folder(comp_type))
+    stored = folder / THRESHOLD_FILE
     check_writable(args.out_path / 'results.json', args.out_path / 'confusion_matrix.png',
-                   stored if args.find_threshold else None)
+                   stored if args.find_threshold else None,
+                   folder / LIKELIHOOD_FILE if args.study is fit_likelihood else None)
     if args.study:
         args.patches = 'all'
         listed = list_images(args.in_path, args.recursive)[:args.limit]
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             paths = sources(listed, STUDY_SIDE, pool)
         write_results(args, args.study(args, paths))
         return 2 if len(paths) < len(listed) else 0
+    if args.find_threshold:
+        args.fusion = 'median'  # whatever likelihood there is
     predictor = open_predictor(args)
     return (image_mode if args.in_path else patch_mode)(args, predictor)
 

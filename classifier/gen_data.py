@@ -25,7 +25,7 @@ import numpy as np
 from console import (MAX_SEED, Progress, check_writable, command, complain, count, naming,
                      ordered_map, put_in_place, whole_file)
 from images import MAX_JPEG_SIDE, MAX_PIXELS, compress, list_images, read_header, read_image
-from models import COMP_TYPES, InputError, get_comp_type
+from models import COMP_TYPES, InputError, cores, get_comp_type
 from patches import DIGEST, content_digest
 
 REDRAWS = 3            # of a flat patch (reference)
@@ -205,10 +205,6 @@ def write_at(handle, offset, array):
         data, offset = data[written:], offset + written
 
 
-def usable_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-
-
 def write_patches(part, paths, args, comp_type, pool, save_folder):
     """Write or complete the file under its working name; returns how many patches it has."""
     counts = share_out(args.num_samples, len(paths), comp_type.max_quality,
@@ -232,8 +228,7 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
         done = len(paths) - len(todo)
         try:
             with Progress(len(paths), 'images', done) as progress:
-                for index, (own_x, own_y) in ordered_map(pool, work, todo,
-                                                         ahead=2 * usable_cores()):
+                for index, (own_x, own_y) in ordered_map(pool, work, todo, ahead=2 * cores()):
                     first = int(ends[index]) - len(own_y)
                     write_at(handle, x_offset + first * patch_bytes, own_x)
                     os.fsync(handle)  # the patches, before the qualities say that they are there
@@ -241,9 +236,8 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
                     done += 1
                     progress.update(done)
         except KeyboardInterrupt:
-            print(f'stopped after {done} of {len(paths)} images; '
-                  'the same command goes on from there', file=sys.stderr)
-            raise
+            raise KeyboardInterrupt(f'{done} of {len(paths)} images are done; the same command '
+                                    'goes on from there') from None
         file.attrs.modify(DIGEST, np.bytes_(content_digest(x, y)))
         file.flush()
         os.fsync(handle)
@@ -262,7 +256,7 @@ def main(argv=None):
         save_folder = final.with_name(final.stem + '_images')
         save_folder.mkdir(exist_ok=True)
     cv2.setNumThreads(1)  # the images share the cores, not the parts of one image
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         paths = sources(list_images(args.in_path, args.recursive), args.patch_size, pool,
                         args.max_pixels)
         with naming(final):

@@ -18,6 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 from console import naming, ordered_map, whole_file
 from models import MODEL_FILE, InputError, Predictor, best_folder, cores, weights_digest
 
@@ -55,8 +60,11 @@ def digest(data):
 def network_of(args, predictor, made):
     """Arguments for `opened`, in another thread or on another machine, from the options."""
     weights = args.weights and os.path.abspath(args.weights)
-    return (args.comp_type, weights, args.threshold, args.fusion, predictor.runtime,
-            args.patches, json.dumps(made))
+    network = (args.comp_type, weights, args.threshold, args.fusion, predictor.runtime,
+               args.patches, json.dumps(made))
+    if predictor.runtime == 'tensorflow':
+        SHARED[network] = predictor
+    return network
 
 
 def opened(network):
@@ -219,6 +227,7 @@ class RowLog:
         self.path, self.paths, self.strangers = Path(path), paths, 0
         self._offsets = np.full(len(paths), -1, np.int64)  # where in the file; 8 bytes an image
         self._file = open(path, 'r+b')
+        lock(self._file)
         end = len(self._file.readline())
         for line in self._file:
             if not line.endswith(b'\n'):
@@ -266,8 +275,21 @@ class RowLog:
             self._file.close()
 
 
+def lock(file):
+    """Keep other runs from an open file until it is closed; InputError if one has it."""
+    if fcntl:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f'{file.name}: another run is writing this file; wait for it'
+                             ) from None
+
+
 def begin_log(path, made, rows=()):
     """Make a log of those rows; `made` is what they were made with, a dict."""
+    if os.path.exists(path):
+        with open(path, 'rb') as file:
+            lock(file)
     with whole_file(path) as file:
         print(json.dumps(made), file=file)
         for row in rows:
@@ -325,10 +347,15 @@ def read_csv(file, path, fields):
     reader = csv.reader(file)
     if next(reader, None) != list(fields):
         raise InputError(f'{path}: has other columns than {",".join(fields)}; choose another --csv')
-    for row in reader:
-        if len(row) != len(fields):
-            raise InputError(f'{path}: line {reader.line_num} is damaged; choose another --csv')
-        yield row
+    try:
+        for row in reader:
+            if len(row) != len(fields):
+                raise ValueError
+            float(row[fields.index('quality')])
+            yield row
+    except (ValueError, csv.Error):
+        raise InputError(f'{path}: line {reader.line_num} is damaged; choose another --csv'
+                         ) from None
 
 
 def finish_csv(log, path, made, fields):

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from console import command
-from gen_data import sources, usable_cores
+from gen_data import sources
 from images import compress, list_images, read_image
-from models import SAVE_FOLDER, InputError, checkpoint_prefix, import_tensorflow, with_weights
+from models import (SAVE_FOLDER, InputError, checkpoint_prefix, cores, import_tensorflow,
+                    with_weights)
 from train import BestWeights, Trainer, add_training_options, run_training, settle_schedule
 
 NAME = 'mobilenet_v2'
@@ -139,7 +140,7 @@ class PhotoCrops:
     side = SIDE
 
     def __init__(self, folder, recursive=False):
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             paths = sources(list_images(folder, recursive), TILE, pool)
             self.photos = list(pool.map(read_image, paths))
 

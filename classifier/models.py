@@ -402,7 +402,7 @@ class Predictor:
     where it is installed and the weights come with a model file for it). patches: 'enough',
     until the likelihood has settled the answer, or 'all' (the median always takes all).
     threads: that LiteRT uses (default: one for each core). InputError when the weights are
-    not there or not usable. One thread at a time may use it.
+    not there or not usable. On LiteRT, one thread at a time may use it.
     """
 
     def __init__(self, comp_type, weights=None, threshold=None, fusion=None, runtime=None,

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from console import (Progress, add_network_options, add_scheduler_option, check_writable, command,
-                     complain, count, is_special, named, open_predictor, printable,
-                     save_figure, whole_file)
+                     complain, count, is_special, named, naming, open_predictor,
+                     printable, save_figure, whole_file)
 from images import MAX_PIXELS, list_images, read_header, read_image
 from jobs import (CSV_FORMAT, finish_csv, has_rows, made_with, network_of, open_csv_log, opened,
                   parallel_map)
@@ -174,7 +174,7 @@ def csv_rows(args, made, fields, paths):
     if args.csv is None:
         yield lambda index, row: None, range(len(paths)), ()
     elif is_special(args.csv):
-        with open(args.csv, 'w', **CSV_FORMAT) as file:
+        with naming(args.csv), open(args.csv, 'w', **CSV_FORMAT) as file:
             writer = csv.writer(file)
             writer.writerow(fields)
 
@@ -247,20 +247,19 @@ def folder_mode(args, predictor, paths):
                 if isinstance(result, InputError):
                     failed += 1
                     complain(f'predict_cls.py: error: {path}: {result}')
-                    continue
-                row, _, warnings = result
-                row['path'] = str(path)
-                for warning in warnings:
-                    complain(f'{path}: {warning}')
-                total += round(row['quality'], 2)
-                done += 1
-                write(index, row)
-                if args.json:
-                    print(json.dumps(row), flush=True)
-                    progress.update(done + failed)
                 else:
+                    row, _, warnings = result
+                    row['path'] = str(path)
+                    for warning in warnings:
+                        complain(f'{path}: {warning}')
+                    total += round(row['quality'], 2)
+                    done += 1
+                    write(index, row)
                     name = printable(path.relative_to(args.in_path))
-                    print(f'{index + 1:3}/{len(paths)}: {name}, {row["quality"]:.1f}', flush=True)
+                    print(json.dumps(row) if args.json else
+                          f'{index + 1:3}/{len(paths)}: {name}, {row["quality"]:.1f}', flush=True)
+                if args.json and not sys.stdout.isatty():  # else its lines tell of the progress
+                    progress.update(done + failed)
     if done and not args.json:
         print(f'Mean: {total / done:.2f}')
     if failed:

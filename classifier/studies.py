@@ -232,7 +232,7 @@ def analysis_figure(levels, errors, truth, rules, mae, sizes, reliability, textu
 
 def fit_likelihood(args, paths):
     """count on TRAINING photos how patches answer at each quality; store it with the weights"""
-    predictor = Predictor(args.comp_type, args.weights, runtime=args.runtime)
+    predictor = Predictor(args.comp_type, args.weights, fusion='median', runtime=args.runtime)
     rng = np.random.default_rng(0)
     counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
 

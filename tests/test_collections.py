@@ -293,6 +293,32 @@ def test_rows_of_a_stopped_run_are_not_overwritten(folder, tmp_path, monkeypatch
     assert predict(folder, out) == 0
 
 
+def test_two_runs_cannot_write_the_same_rows(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'q.csv'
+    with monkeypatch.context() as patch:
+        stop_at(patch, 'e.jpg')
+        assert predict(folder, out) == 130
+    capsys.readouterr()
+    with open(f'{out}.unfinished', 'rb') as other:
+        jobs.lock(other)
+        assert predict(folder, out, '--resume') == 2
+        assert 'another run is writing this file' in capsys.readouterr().err
+    assert predict(folder, out, '--resume') == 0
+
+
+@pytest.mark.parametrize('damage', ['x', '9' * 140_000])
+def test_a_damaged_csv_file_is_not_gone_on_with(folder, tmp_path, capsys, damage):
+    out = tmp_path / 'q.csv'
+    assert predict(folder, out) == 0
+    rows = out.read_bytes().split(b'\r\n')
+    rows[1] = f'{folder}/a.png,{damage},'.encode() + rows[1].split(b',', 2)[2]
+    out.write_bytes(b'\r\n'.join(rows))
+    capsys.readouterr()
+    assert predict(folder, out, '--resume') == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert 'q.csv: line 2 is damaged' in error and not list(tmp_path.glob('*.unfinished*'))
+
+
 @pytest.mark.parametrize('text, reason', [
     ('path,quality\r\n', 'has other columns than'), (None, 'nobody knows what')])
 def test_a_csv_file_of_something_else_is_not_gone_on_with(folder, tmp_path, capsys, text, reason):

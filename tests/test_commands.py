@@ -393,8 +393,12 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(
     monkeypatch.setattr(evaluate_cls, 'read_image', interrupted)
     assert evaluate(photo_folder, tmp_path / 'halves', tiny_type) == 130
     assert not (tmp_path / 'halves' / 'results.json').exists()
+    assert evaluate(PRISTINE[0].parent, tmp_path / 'halves', [*tiny_type, '--limit', '1']) == 0
+    (tmp_path / 'halves' / 'results.json').unlink()
+    names.clear()
     assert evaluate(photo_folder, tmp_path / 'halves', tiny_type) == 0
-    assert len(names) == 3  # the first image was not done again
+    # The first image was not done again, though another evaluation came in between.
+    assert len(names) == 1 and not list((tmp_path / 'halves').glob('*.part'))
     whole, halves = ((tmp_path / d / 'results.json').read_text() for d in ('whole', 'halves'))
     assert whole == halves
 
@@ -439,6 +443,7 @@ def test_a_fitted_likelihood_is_stored_with_the_weights_and_used(
         photo_folder, tmp_path, tiny_type, capsys):
     weights = tmp_path / 'weights'
     shutil.copytree(TINY_WEIGHTS, weights)
+    (weights / 'likelihood.npz').write_bytes(b'damaged')
     where = ['--in_path', str(photo_folder), '--comp_type', 'tiny', '--weights', str(weights),
              '--out_path', str(tmp_path)]
     assert evaluate_cls.main([*where, '--fit_likelihood', '--limit', '1']) == 0

@@ -82,10 +82,10 @@ def test_an_interrupted_run_goes_on_to_the_same_file(photo_folder, tmp_path, mon
 
     image_patches = gen_data.image_patches
     monkeypatch.setattr(gen_data, 'image_patches', interrupted)
-    monkeypatch.setattr(gen_data, 'usable_cores', lambda: 1)
+    monkeypatch.setattr(gen_data, 'cores', lambda: 1)
     assert generate(photo_folder, tmp_path / 'halves') == 130
     assert not (tmp_path / 'halves' / 'p.h5').exists()
-    assert 'stopped after 2 of 4 images' in capsys.readouterr().err
+    assert '2 of 4 images are done' in capsys.readouterr().err
     monkeypatch.setattr(gen_data, 'image_patches', counted)
     assert generate(photo_folder, tmp_path / 'halves') == 0
     assert len(made) == 4

@@ -383,7 +383,7 @@ def command_line(name, photo_folder, patch_file, weights, folder):
     return {
         'predict_cls': (['--in_path', SAMPLES, *typed, '--csv', folder / 'q.csv'], 'q.csv'),
         'evaluate_cls': ([*photos, *typed, '--qualities', '20', '--limit', '1', '--out_path',
-                          folder], 'evaluation.part'),
+                          folder], 'evaluation_'),
         'gen_data': ([*photos, *typed, '--num_samples', '3', '--hdf5_name', 'p.h5',
                       '--out_path', folder], 'p.h5'),
         'train': (training(patch_file, folder), 'state'),
