@@ -79,6 +79,13 @@ def stop_at(monkeypatch, name, error=KeyboardInterrupt):
     monkeypatch.setattr(predict_cls, 'read_image', interrupted)
 
 
+def stopped_run(monkeypatch, folder, out):
+    """A run that is stopped in the middle."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, 'e.jpg')
+        assert predict(folder, out) == 130
+
+
 # ---------------------------------------------------------------- all cores
 
 def test_rows_are_in_the_order_of_the_paths_whatever_is_ready_first(
@@ -282,9 +289,7 @@ def test_rows_of_other_options_are_not_mixed(
 
 def test_rows_of_a_stopped_run_are_not_overwritten(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'q.csv'
-    with monkeypatch.context() as patch:
-        stop_at(patch, 'e.jpg')
-        assert predict(folder, out) == 130
+    stopped_run(monkeypatch, folder, out)
     capsys.readouterr()
     assert predict(folder, out) == 2
     error, = capsys.readouterr().err.splitlines()
@@ -295,9 +300,7 @@ def test_rows_of_a_stopped_run_are_not_overwritten(folder, tmp_path, monkeypatch
 
 def test_two_runs_cannot_write_the_same_rows(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'q.csv'
-    with monkeypatch.context() as patch:
-        stop_at(patch, 'e.jpg')
-        assert predict(folder, out) == 130
+    stopped_run(monkeypatch, folder, out)
     capsys.readouterr()
     with open(f'{out}.unfinished', 'rb') as other:
         jobs.lock(other)
