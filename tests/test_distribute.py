@@ -131,7 +131,7 @@ def test_two_workers_train_like_one_though_one_was_killed(patch_file, tmp_path, 
     assert [status for status, _ in results] == [0, 0], results
     assert 'from step 9 to 24 of 24' in results[0][1] and 'steps' not in results[1][1]
     assert_same_training(out, one_worker)
-    assert not [path for folder in folders for path in folder.iterdir() if path.is_dir()]
+    assert not [path for folder in folders for path in folder.rglob('state*')]
 
 
 @pytest.mark.parametrize('config', [
