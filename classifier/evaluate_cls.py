@@ -30,7 +30,7 @@ from console import (Progress, add_network_options, add_scheduler_option, check_
 from gen_data import sources
 from images import compress, list_images, read_image
 from jobs import (RowLog, begin_log, digest, in_groups, made_with, network_of, opened,
-                  other_options, parallel_map)
+                  parallel_map)
 from metrics import by_decade, confusion_figure, describe, error_metrics
 from models import (LIKELIHOOD_FILE, THRESHOLD_FILE, InputError, best_folder,
                     confidence_loss, cores, extract_patches, fuse, get_comp_type)
@@ -127,7 +127,7 @@ def evaluate_images(args, predictor):
              'find_threshold': args.find_threshold,
              'images': digest(sizes.encode())}
     part = args.out_path / f'evaluation_{digest(json.dumps(made).encode())}.part'
-    if not part.exists() or other_options(part, made):
+    if not part.exists():
         begin_log(part, made)
     cases = [(c, q) for c in args.crop for q in args.qualities]
     chunks = list(in_groups(cases, CASES))
