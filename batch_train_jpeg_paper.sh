@@ -7,8 +7,10 @@
 #
 # Photos come from DIV2K_train_HR and DIV2K_valid_HR, or from TRAIN_DIR and VALID_DIR.
 # It stops at the first failure; started again, it goes on where it was. Longer
-# training: more ROUNDS and EPOCHS (an epoch is 1,000 steps of 1,024 patches). To go on
-# from weights that are there: BASE_WEIGHTS, another OUT, and a SEED for other patches.
+# training: more ROUNDS and EPOCHS (of STEPS of 1,024 patches each). To go on from weights
+# that are there: BASE_WEIGHTS, another OUT, and a SEED for other patches; if they are a
+# narrower network's, BASE_TYPE names its comp_type, and it is widened. FRAMEWORK=pytorch
+# trains with PyTorch, all but the last epoch.
 set -euo pipefail
 absolute() { case $1 in (/*) echo "$1" ;; (*) echo "$PWD/$1" ;; esac; }
 train_dir=${TRAIN_DIR:+$(absolute "$TRAIN_DIR")}
@@ -23,8 +25,11 @@ valid_dir=${valid_dir:-DIV2K_valid_HR}
 out=${out:-out/$comp_type}
 rounds=${ROUNDS:-3}
 epochs=${EPOCHS:-12}           # of all rounds together
+steps=${STEPS:-1000}           # of 1,024 patches, in an epoch
+lr=${LR:-2e-3}                 # highest learning rate
 samples=${NUM_SAMPLES:-20000}  # patches for each quality, in each round
 seed=${SEED:-0}                # of weights and data; round N makes its patches with SEED + N
+framework=${FRAMEWORK:-tensorflow}
 
 for dir in "$train_dir" "$valid_dir"; do
     if [ ! -d "$dir" ]; then
@@ -45,16 +50,24 @@ gen_data() {  # folder, file, patches for each quality, seed
         --num_samples "$3" --hdf5_name "$2" --out_path "$out" --seed "$4"
 }
 
+train() {  # round, last epoch of the schedule to do now, framework
+    options=(--seed "$seed" ${base:+--base_weights "$base"} ${BASE_TYPE:+--base_type "$BASE_TYPE"})
+    [ -f "$out/run.json" ] && options+=(--resume)
+    python3 classifier/train.py --comp_type "$comp_type" "${options[@]}" --out_path "$out" \
+        --hdf5_train_path "$out/train_$1.h5" --hdf5_val_path "$out/val.h5" \
+        --epochs "$epochs" --steps_per_epoch "$steps" --batch_size 1024 --lr "$lr" \
+        --until_epoch "$2" --framework "$3"
+}
+
 gen_data "$valid_dir" val.h5 600 1000
 for ((round = 1; round <= rounds; round++)); do
     [ -f "$out/round_$round.done" ] && rm -f "$out/train_$round.h5" && continue
     gen_data "$train_dir" "train_$round.h5" "$samples" $((seed + round))
-    options=(--seed "$seed" ${base:+--base_weights "$base"})
-    [ -f "$out/run.json" ] && options+=(--resume)
-    python3 classifier/train.py --comp_type "$comp_type" "${options[@]}" --out_path "$out" \
-        --hdf5_train_path "$out/train_$round.h5" --hdf5_val_path "$out/val.h5" \
-        --epochs "$epochs" --steps_per_epoch 1000 --batch_size 1024 \
-        --until_epoch $((epochs * round / rounds))
+    if [ "$round" = "$rounds" ] && [ "$framework" != tensorflow ] && [ "$epochs" -gt 1 ]; then
+        train "$round" $((epochs - 1)) "$framework"
+        framework=tensorflow
+    fi
+    train "$round" $((epochs * round / rounds)) "$framework"
     touch "$out/round_$round.done"
     rm "$out/train_$round.h5"
 done

@@ -62,14 +62,23 @@ def parse_args(argv):
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--base_weights', metavar='DIR',
                         help='start from these weights instead of random ones')
+    parser.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
+                        'if its network is narrower: it is widened (default: the same type)')
     add_training_options(parser, SCHEDULE, 'out')
     parser.add_argument('--strategy', choices=STRATEGIES, default='default',
                         help='share every batch out: mirrored, among the GPUs of this machine; '
                         'multi_worker, among the machines in TF_CONFIG (default: do not)')
+    parser.add_argument('--framework', choices=('tensorflow', 'pytorch'), default='tensorflow',
+                        help='what the steps are done with; may change at a --resume '
+                        '(pytorch: see torch_port.py; default: tensorflow)')
     parser.add_argument('--verbose', action='store_true', help='describe the network and the run')
     args = parser.parse_args(argv)
     if args.epochs == 0 and not args.base_weights:
         parser.error('--epochs 0 validates --base_weights: name them')
+    if args.base_type and not args.base_weights:
+        parser.error('--base_type tells of --base_weights: name them')
+    if args.framework == 'pytorch' and args.strategy != 'default':
+        parser.error(f'--strategy {args.strategy} is for --framework tensorflow')
     return args
 
 
@@ -189,10 +198,11 @@ class Trainer:
     first one built in the strategy's scope; training starts at its weights. losses: a
     function like `confidence_loss`, (true qualities, output) -> loss and absolute quality
     error. strategy: a `tf.distribute.Strategy`; each of its replicas takes an equal part
-    of every batch, and batch normalisation sees the whole of it.
+    of every batch, and batch normalisation sees the whole of it. port: a function like
+    `torch_port.TorchStep`, (network, average, optimiser) -> what does the steps instead.
     """
 
-    def __init__(self, network, average, losses, schedule, strategy=None):
+    def __init__(self, network, average, losses, schedule, strategy=None, port=None):
         self.tf, keras = import_tensorflow()
         tf = self.tf
         self.network, self.average, self.losses = network, average, losses
@@ -220,7 +230,10 @@ class Trainer:
         self.state = tf.train.Checkpoint(network=self.network, average=self.average,
                                          optimizer=self.optimizer)
         self.step = tf.function(self._step)
-        self.validate = validator(self.average, losses)
+        self.validated = validator(self.average, losses)
+        self.ported = port and port(self.network, self.average, self.optimizer)
+        if self.ported:
+            self.step = self._ported_step
 
     @property
     def steps_done(self):
@@ -235,12 +248,20 @@ class Trainer:
         """Whether this process is the one that validates, writes files and tells of them."""
         return self.strategy.extended.should_checkpoint
 
+    def _decay(self, done):
+        """What the average keeps at a step; `done` were before. It begins as a plain mean."""
+        return self.tf.minimum(AVERAGE_DECAY, (1 + done) / (10 + done))
+
+    def _ported_step(self, x, quality):
+        done = self.steps_done
+        return self.ported(x.numpy(), quality.numpy(), float(self.rate(done)),
+                           float(self._decay(done)))
+
     def _step(self, x, quality):
         """One update; returns the batch's mean loss and mean absolute quality error."""
         tf = self.tf
         # BN statistics are averaged too: Keras keeps them over some 10 batches only.
-        done = tf.cast(self.optimizer.iterations, tf.float32)
-        decay = tf.minimum(AVERAGE_DECAY, (1 + done) / (10 + done))
+        decay = self._decay(tf.cast(self.optimizer.iterations, tf.float32))
         parts = self.strategy.run(self._part_of_step, (x, quality))
         for mean, weight in self.pairs:
             mean.assign_add((1 - decay) * (weight - mean))
@@ -260,6 +281,12 @@ class Trainer:
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return tf.stack([loss, tf.reduce_mean(error) / self.replicas])
 
+    def validate(self, file, batch_size):
+        """Mean loss and mean absolute quality error of the average on a patch file."""
+        if self.ported:
+            self.ported.to_keras()
+        return self.validated(file, batch_size)
+
     def of_all_workers(self, *numbers):
         """The numbers that every worker calls this with, a tuple for each."""
         if not several_workers(self.strategy):
@@ -278,21 +305,61 @@ class Trainer:
 
     def save(self, manager):
         """Save the state with a `CheckpointManager`; all workers must call this."""
+        if self.ported:
+            self.ported.to_keras()
         if self.is_chief:
             manager.save()
             return
         with tempfile.TemporaryDirectory() as folder:  # only to take part in gathering it
             self.state.write(os.path.join(folder, 'state'))
 
+    def restore(self, checkpoint):
+        """Go on from a state that `save` wrote; InputError for one that is damaged."""
+        with damage_named(checkpoint):
+            self.state.restore(checkpoint).assert_consumed()
+        if self.ported:
+            self.ported.from_keras()
 
-def patch_trainer(comp_type, schedule, base_weights=None, strategy=None):
-    """The patch network's `Trainer`, from `base_weights` or from random ones."""
+
+def widen(network, narrower):
+    """Make a network, randomly initialised, answer as a narrower one of the same layers.
+
+    What the narrower one has goes to the first channels, which take nothing from the new
+    ones: those stay random, and get a say as training goes on. The idea is that of Chen et
+    al., "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016.
+    """
+    wide = network.get_weights()
+    for array, small in zip(wide, narrower.get_weights()):
+        if array.ndim > 1:  # a kernel, (..., channels, filters)
+            array[..., :small.shape[-1]] = 0
+        array[tuple(map(slice, small.shape))] = small
+    network.set_weights(wide)
+
+
+def patch_trainer(comp_type, schedule, base_weights=None, strategy=None, base_type=None,
+                  framework='tensorflow'):
+    """The patch network's `Trainer`, from `base_weights` or from random ones.
+
+    base_type: the `CompType` of `base_weights`, if it is a narrower one.
+    """
     with strategy.scope() if strategy else contextlib.nullcontext():
-        if base_weights:
+        if base_weights and base_type in (None, comp_type):
             network = load_network(comp_type, base_weights)
         else:
             network = build_network(comp_type, schedule['seed'])
-    return Trainer(network, build_network(comp_type), confidence_loss, schedule, strategy)
+    if base_type not in (None, comp_type):
+        if base_type.k > comp_type.k:
+            raise InputError(f'--base_type {base_type.name} is wider than {comp_type.name}; '
+                             'only a narrower network can be widened')
+        widen(network, load_network(base_type, base_weights))
+    port = None
+    if framework == 'pytorch':
+        try:
+            from torch_port import TorchStep
+        except ImportError:
+            raise InputError('--framework pytorch needs PyTorch: pip install torch') from None
+        port = partial(TorchStep, comp_type.k)
+    return Trainer(network, build_network(comp_type), confidence_loss, schedule, strategy, port)
 
 
 def training_batches(file, batch_size, seed, step):
@@ -501,8 +568,7 @@ def run_training(args, schedule, trainer, best, train_data, val_data):
         if not manager.latest_checkpoint:
             raise InputError(f'{out}/state: no state to resume from; start again with another '
                              '--out_path')
-        with damage_named(manager.latest_checkpoint):
-            trainer.state.restore(manager.latest_checkpoint).assert_consumed()
+        trainer.restore(manager.latest_checkpoint)
     first = trainer.steps_done
     until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
     trainer.refuse_unlike_workers(schedule, first, until, len(train_data))
@@ -558,7 +624,8 @@ def main(argv=None):
     schedule['steps_per_epoch'] = schedule['steps_per_epoch'] or per_pass
     strategy = open_strategy(args.strategy)
     with lost_workers_named(strategy):
-        trainer = patch_trainer(comp_type, schedule, args.base_weights, strategy)
+        trainer = patch_trainer(comp_type, schedule, args.base_weights, strategy,
+                                args.base_type and get_comp_type(args.base_type), args.framework)
         if args.verbose and trainer.is_chief:
             trainer.network.summary()
             print(json.dumps(schedule), f'{len(train_file)} training and {len(val_file)} '

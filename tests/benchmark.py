@@ -8,6 +8,7 @@ the median is what counts. Ten minutes or less on two cores that have nothing el
 """
 import argparse
 import contextlib
+import importlib.util
 import io
 import os
 import statistics
@@ -81,7 +82,7 @@ def make_patches(args, folder):
 
 
 def benchmark_training(args):
-    """The training step on one resident batch and on the full pipeline, in turns."""
+    """The training step on one resident batch, on the full pipeline, and in PyTorch, in turns."""
     comp_type = COMP_TYPES[args.comp_type]
     with tempfile.TemporaryDirectory() as folder:
         with unheard():
@@ -91,25 +92,26 @@ def benchmark_training(args):
 
 def train_on(path, comp_type):
     file = PatchFile(path, comp_type)
-    trainer = patch_trainer(comp_type, SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000})
+    schedule = SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000}
+    trainer = patch_trainer(comp_type, schedule)
     batches = iter(training_batches(file, BATCH, 0, 0))
     resident = next(batches)
 
-    def step_alone():
+    def steps(trainer, batch):
         for _ in range(STEPS):
-            trainer.step(*resident)[0].numpy()
+            float(trainer.step(*batch())[0])
 
-    def pipeline():
-        for _ in range(STEPS):
-            trainer.step(*next(batches))[0].numpy()
-
-    step_alone()
-    rates = [(rate(step_alone, STEPS * BATCH), rate(pipeline, STEPS * BATCH))
-             for _ in range(ROUNDS)]
-    alone, full = (statistics.median(column) for column in zip(*rates))
-    ratio = statistics.median(f / a for a, f in rates)
-    row('training step on a resident batch', alone, 'patches/s')
-    row('training with the full pipeline', full, 'patches/s', f'{ratio:.2f} of the step alone')
+    work = {'training step on a resident batch': partial(steps, trainer, lambda: resident),
+            'training with the full pipeline': partial(steps, trainer, lambda: next(batches))}
+    if importlib.util.find_spec('torch'):
+        work['training step in PyTorch'] = partial(
+            steps, patch_trainer(comp_type, schedule, framework='pytorch'), lambda: resident)
+    for run in work.values():
+        run()
+    rates = np.array([[rate(run, STEPS * BATCH) for run in work.values()] for _ in range(ROUNDS)])
+    ratios = np.median(rates / rates[:, :1], axis=0)
+    for what, median, ratio in zip(work, np.median(rates, axis=0), ratios):
+        row(what, median, 'patches/s', f'{ratio:.2f} of the step alone' if ratio != 1 else '')
 
 
 def benchmark_start(args):

@@ -1,8 +1,10 @@
 """Training: it learns, keeps the best, stops, and resumes where it was."""
+import contextlib
 import csv
 import json
 import os
 import signal
+import sys
 from functools import partial
 
 import h5py
@@ -206,3 +208,77 @@ def test_what_cannot_be_written_is_named_before_the_work(
     assert run(patch_file, tmp_path, '--epochs', '1') == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and str(tmp_path / name) in error[0]
+
+
+def test_a_widened_network_answers_as_the_narrower_one(patch_file, tmp_path, capsys):
+    random = build_network(SMALL, 0).get_weights()
+    trainer = train.patch_trainer(SMALL, train.SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1},
+                                  TINY_WEIGHTS, base_type=TINY)
+    x = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3)).astype(np.float32)
+    narrow = load_network(TINY, TINY_WEIGHTS)
+    np.testing.assert_allclose(trainer.network(x), narrow(x), atol=1e-3)
+    kernel = trainer.network.get_weights()[5]  # of the first 1x1 convolution
+    assert (kernel[..., 1:] == random[5][..., 1:]).all() and not kernel[..., 1:, :1].any()
+
+    assert run(patch_file, tmp_path, '--epochs', '1', '--base_weights', str(TINY_WEIGHTS),
+               '--base_type', 'tiny', comp_type='small') == 0
+    rows = history(tmp_path)
+    assert rows[-1]['val_loss'] < float(capsys.readouterr().out.split('loss ')[1].split(',')[0])
+    last = load_network(SMALL, tmp_path / 'save' / 'small' / 'best').get_weights()[-2]
+    assert abs(last[1:]).min() > 0  # the new channels have a say now
+
+
+def test_only_a_narrower_network_is_widened(patch_file, tmp_path, capsys):
+    assert run(patch_file, tmp_path, '--base_weights', str(TINY_WEIGHTS),
+               '--base_type', 'small') == 2
+    assert 'small is wider than tiny' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        run(patch_file, tmp_path, '--base_type', 'tiny')
+
+
+# ---------------------------------------------------------------- PyTorch
+
+def test_without_pytorch_its_name_is_one_line(patch_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    monkeypatch.delitem(sys.modules, 'torch_port', raising=False)
+    assert run(patch_file, tmp_path, '--framework', 'pytorch') == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and 'pip install torch' in error[0]
+    with pytest.raises(SystemExit, match='2'):
+        run(patch_file, tmp_path, '--framework', 'pytorch', '--strategy', 'mirrored')
+
+
+def test_a_step_in_pytorch_does_what_one_in_tensorflow_does(patch_file, monkeypatch):
+    torch = pytest.importorskip('torch')
+    monkeypatch.setattr(torch, 'autocast', lambda *_: contextlib.nullcontext())  # float32
+    schedule = train.SCHEDULE | {'epochs': 10, 'steps_per_epoch': 10, 'batch_size': 500}
+    trainers = {name: train.patch_trainer(TINY, schedule, TINY_WEIGHTS, framework=name)
+                for name in ('tensorflow', 'pytorch')}
+    file = PatchFile(patch_file, TINY)
+    for trainer in trainers.values():
+        batches = train.training_batches(file, 500, 0, 0)
+        trainer.rows = np.array([trainer.step(x, y) for x, y in batches.take(5)])
+        trainer.valid = trainer.validate(file, 500)
+    ours, port = trainers.values()
+    assert port.steps_done == ours.steps_done == 5
+    np.testing.assert_allclose(port.rows, ours.rows, rtol=1e-3)
+    np.testing.assert_allclose(port.valid, ours.valid, rtol=1e-3)
+    for ours, port in ((ours.optimizer._momentums, port.optimizer._momentums),
+                       (ours.network.weights, port.network.weights)):
+        for a, b in zip(ours, port):  # Adam makes much of small differences
+            assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a), a.name
+
+
+def test_what_pytorch_began_tensorflow_goes_on_with_and_back(patch_file, tmp_path):
+    pytest.importorskip('torch')
+    more = ('--epochs', '3', '--steps_per_epoch', '4', '--seed', '2')
+    assert run(patch_file, tmp_path / 'one', *more) == 0
+    assert run(patch_file, tmp_path / 'both', *more, '--until_epoch', '1',
+               '--framework', 'pytorch') == 0
+    assert run(patch_file, tmp_path / 'both', '--until_epoch', '2', '--resume') == 0
+    assert run(patch_file, tmp_path / 'both', '--resume', '--framework', 'pytorch') == 0
+    one, both = history(tmp_path / 'one'), history(tmp_path / 'both')
+    for key in ('step', 'learning_rate'):
+        assert [row[key] for row in one] == [row[key] for row in both]
+    for key in ('loss', 'val_loss'):
+        assert [row[key] for row in one] == pytest.approx([row[key] for row in both], rel=0.03)
