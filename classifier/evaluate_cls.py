@@ -83,6 +83,8 @@ def parse_args(argv):
     for name, study in STUDIES.items():
         other.add_argument(f'--{name}', dest='study', action='store_const', const=study,
                            help=study.__doc__.partition('\n')[0])
+    parser.add_argument('--calibrate_on', metavar='DIR', help='with --analysis: calibrate the '
+                        'answers, by a monotone map fitted on these photos, too')
     parser.add_argument('--find_threshold', action='store_true',
                         help='find the best threshold for these images and store it')
     add_scheduler_option(parser)
@@ -95,6 +97,8 @@ def parse_args(argv):
                      'and --refine')
     if (args.refine or args.study) and args.hdf5_val_path:
         parser.error(f'--refine and --{", --".join(STUDIES)} go with --in_path')
+    if args.calibrate_on and args.study is not STUDIES['analysis']:
+        parser.error('--calibrate_on goes with --analysis')
     if args.study and (args.refine or args.find_threshold):
         parser.error('--refine and --find_threshold do not go with a study')
     args.crop = args.crop or [(0, 0)]

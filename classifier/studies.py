@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from console import Progress, named, open_predictor, ordered_map, save_figure, whole_file
-from images import compress, read_image
+from images import compress, list_images, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
 from metrics import confusion_figure, describe, error_metrics
@@ -99,6 +99,7 @@ def robustness(args, paths):
 SAMPLES = (8, 16, 24, 32)      # patches along an image axis
 SHRUNK = (1, 2, 4)             # photos are made this much smaller before compression
 SHARES = (0.3, 0.5, 0.7, 1.0)  # of an image's patches, the most confident ones
+CALIBRATION_PHOTOS = 30
 SOFTNESS = 3                   # levels of confidence in which a patch's weight falls by e
 
 
@@ -140,6 +141,29 @@ def binned(by, values, bins=12):
     return np.array([(by[part].mean(), values[part].mean()) for part in parts]).T
 
 
+def calibrations(predictor, rules, folder, qualities):
+    """A monotone map from a fused answer to the quality, for each rule: isotonic regressions.
+
+    They are fitted on the last photos of the folder, at all these qualities, on any grid.
+    """
+    from sklearn.isotonic import IsotonicRegression
+    paths = list_images(folder)[-CALIBRATION_PHOTOS:]
+    rng = np.random.default_rng(0)
+    answers, truth = {name: [] for name in rules}, qualities * len(paths)
+    with Progress(len(paths), 'photos to calibrate on') as progress:
+        for done, path in enumerate(paths, start=1):
+            image = read_image(path)
+            for quality in qualities:
+                dy, dx = rng.integers(0, 8, 2)
+                coded = np.ascontiguousarray(compress(image, quality)[dy:, dx:])
+                output = predictor.run_network(extract_patches(coded, predictor.type))
+                for name, rule in rules.items():
+                    answers[name].append(rule(output))
+            progress.update(done, path.name)
+    return {name: IsotonicRegression(out_of_bounds='clip').fit(found, truth)
+            for name, found in answers.items()}
+
+
 def analysis(args, paths):
     """what limits accuracy: fusion rule, quality, texture, confidence, samples, photo size"""
     predictor = open_predictor(args)
@@ -147,6 +171,10 @@ def analysis(args, paths):
     rules = fusion_rules(predictor)
     shipped = list(rules)[-1]
     levels = args.qualities[4::5] or args.qualities
+    monotone = {}
+    if args.calibrate_on:
+        compared = {name: rules[name] for name in (list(rules)[0], shipped)}
+        monotone = calibrations(predictor, compared, args.calibrate_on, args.qualities)
     answers = {}   # rule, samples or shrinking: [quality, case by case]
     patches = []   # of all cases: true quality, confidence, answered quality, texture
     megapixels = {factor: [] for factor in SHRUNK}
@@ -173,6 +201,9 @@ def analysis(args, paths):
                                                 texture)))
                 progress.update(i * len(levels) + j, path.name)
 
+    calibrated = {f'{name}, calibrated': fitted.predict(answers[name])
+                  for name, fitted in monotone.items()}
+    answers |= calibrated
     truth = np.tile(levels, len(paths))
     errors = {name: np.array(found) - truth for name, found in answers.items()}
     mae = {name: float(np.abs(error).mean()) for name, error in errors.items()}
@@ -181,7 +212,8 @@ def analysis(args, paths):
     patch_error = np.abs(patches[:, 2] - patches[:, 0])
     reliability = binned(patches[:, 1], patch_error)
     texture = binned(patches[:, 3], patch_error)
-    bias = {name: [float(errors[name][truth == q].mean()) for q in levels] for name in rules}
+    bias = {name: [float(errors[name][truth == q].mean()) for q in levels]
+            for name in (*rules, *calibrated)}
     sizes = {name: float(np.mean(megapixels[f]))
              for f, name in zip(SHRUNK, (f'1/{f} of the size' for f in SHRUNK))}
 

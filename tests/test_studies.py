@@ -71,6 +71,21 @@ def test_the_analysis_compares_rules_samples_and_sizes(photo_folder, tmp_path, t
     assert '8 x 8 patches' in capsys.readouterr().out
 
 
+def test_a_monotone_calibration_is_fitted_on_other_photos(photo_folder, tmp_path, tiny_type):
+    """Fitted on the very photos, on the levels asked for, it can only lower the error."""
+    results = study('analysis', photo_folder, tmp_path, tiny_type,
+                    '--calibrate_on', str(photo_folder))
+    rule = 'median above the threshold (paper)'
+    assert results['mae'][f'{rule}, calibrated'] < 0.9 * results['mae'][rule]  # random weights
+    assert len(results['bias_by_quality'][f'{rule}, calibrated']) == 2
+
+
+def test_calibration_goes_with_the_analysis(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--calibrate_on', 'b'])
+    assert '--calibrate_on goes with --analysis' in capsys.readouterr().err
+
+
 def test_the_fusion_rules_on_patches_known_by_hand():
     output = np.array([[99, 10], [98, 20], [97, 30], [60, 90], [50, 95]])
     assert studies.most_confident(output, 0.6) == 20
