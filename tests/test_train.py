@@ -256,17 +256,18 @@ def test_a_step_in_pytorch_does_what_one_in_tensorflow_does(patch_file, monkeypa
                 for name in ('tensorflow', 'pytorch')}
     file = PatchFile(patch_file, TINY)
     for trainer in trainers.values():
-        batches = train.training_batches(file, 500, 0, 0)
-        trainer.rows = np.array([trainer.step(x, y) for x, y in batches.take(5)])
-        trainer.valid = trainer.validate(file, 500)
+        rows, gradients = [], []
+        for x, y in train.training_batches(file, 500, 0, 0).take(5):
+            rows.append(trainer.step(x, y))
+            trainer.valid = trainer.validate(file, 500)
+            gradients.append(np.concatenate([np.ravel(m) for m in trainer.optimizer._momentums]))
+        trainer.rows, trainer.gradients = np.array(rows), gradients[0]
     ours, port = trainers.values()
     assert port.steps_done == ours.steps_done == 5
     np.testing.assert_allclose(port.rows, ours.rows, rtol=1e-3)
     np.testing.assert_allclose(port.valid, ours.valid, rtol=1e-3)
-    pairs = [*zip(ours.optimizer._momentums, port.optimizer._momentums),
-             *zip(ours.network.weights, port.network.weights)]
-    for a, b in pairs:  # Adam makes much of small differences
-        assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a), a.name
+    difference = np.linalg.norm(port.gradients - ours.gradients)
+    assert difference < 0.02 * np.linalg.norm(ours.gradients)  # a ReLU may open or not
 
 
 def test_what_pytorch_began_tensorflow_goes_on_with_and_back(patch_file, tmp_path):
