@@ -141,6 +141,23 @@ def binned(by, values, bins=12):
     return np.array([(by[part].mean(), values[part].mean()) for part in parts]).T
 
 
+def network_outputs(predictor, paths, qualities):
+    """Yields (quality, the network's output (n, 2)) for photos at each quality, on any grid."""
+    rng = np.random.default_rng(0)
+
+    def coded(case):
+        image, quality, (dy, dx) = case
+        return np.ascontiguousarray(compress(image, quality)[dy:, dx:])
+
+    with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
+        for done, path in enumerate(paths, start=1):
+            image = read_image(path)
+            cases = [(image, q, rng.integers(0, 8, 2)) for q in qualities]
+            for quality, one in zip(qualities, ordered_map(pool, coded, cases, ahead=8)):
+                yield quality, predictor.run_network(extract_patches(one, predictor.type))
+            progress.update(done, path.name)
+
+
 def calibrations(predictor, rules, folder, qualities):
     """A monotone map from a fused answer to the quality, for each rule: isotonic regressions.
 
@@ -148,20 +165,9 @@ def calibrations(predictor, rules, folder, qualities):
     """
     from sklearn.isotonic import IsotonicRegression
     paths = list_images(folder)[-CALIBRATION_PHOTOS:]
-    rng = np.random.default_rng(0)
-    answers, truth = {name: [] for name in rules}, qualities * len(paths)
-    with Progress(len(paths), 'photos to calibrate on') as progress:
-        for done, path in enumerate(paths, start=1):
-            image = read_image(path)
-            for quality in qualities:
-                dy, dx = rng.integers(0, 8, 2)
-                coded = np.ascontiguousarray(compress(image, quality)[dy:, dx:])
-                output = predictor.run_network(extract_patches(coded, predictor.type))
-                for name, rule in rules.items():
-                    answers[name].append(rule(output))
-            progress.update(done, path.name)
-    return {name: IsotonicRegression(out_of_bounds='clip').fit(found, truth)
-            for name, found in answers.items()}
+    truth, outputs = zip(*network_outputs(predictor, paths, qualities))
+    return {name: IsotonicRegression(out_of_bounds='clip').fit(list(map(rule, outputs)), truth)
+            for name, rule in rules.items()}
 
 
 def analysis(args, paths):
@@ -265,21 +271,9 @@ def analysis_figure(levels, errors, truth, rules, mae, sizes, reliability, textu
 def fit_likelihood(args, paths):
     """count on TRAINING photos how patches answer at each quality; store it with the weights"""
     predictor = Predictor(args.comp_type, args.weights, fusion='median', runtime=args.runtime)
-    rng = np.random.default_rng(0)
     counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
-
-    def coded(case):
-        image, quality, (dy, dx) = case
-        return np.ascontiguousarray(compress(image, quality)[dy:, dx:])
-
-    with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
-        for done, path in enumerate(paths, start=1):
-            image = read_image(path)
-            cases = [(image, q, rng.integers(0, 8, 2)) for q in range(1, 101)]
-            for q, one in enumerate(ordered_map(pool, coded, cases, ahead=8)):
-                output = predictor.run_network(extract_patches(one, predictor.type))
-                counts[q] += patch_counts(output)
-            progress.update(done, path.name)
+    for quality, output in network_outputs(predictor, paths, range(1, 101)):
+        counts[quality - 1] += patch_counts(output)
     path = Path(args.weights or best_folder(predictor.type)) / LIKELIHOOD_FILE
     with whole_file(path, 'wb') as file:
         np.savez_compressed(file, log_likelihood=patch_likelihood(counts).astype(np.float16))

@@ -229,11 +229,9 @@ class Trainer:
             self.optimizer.build(self.network.trainable_variables)
         self.state = tf.train.Checkpoint(network=self.network, average=self.average,
                                          optimizer=self.optimizer)
-        self.step = tf.function(self._step)
-        self.validated = validator(self.average, losses)
         self.ported = port and port(self.network, self.average, self.optimizer)
-        if self.ported:
-            self.step = self._ported_step
+        self.step = self._ported_step if self.ported else tf.function(self._step)
+        self.validated = validator(self.average, losses)
 
     @property
     def steps_done(self):
