@@ -49,7 +49,8 @@ TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one afte
 def robustness(args, paths):
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
     predictor = open_predictor(args)
-    tenth = args.qualities[4::10] or args.qualities
+    fifth = args.qualities[4::5] or args.qualities   # of the phases, which differ little
+    tenth = args.qualities[4::10] or fifth
     kinds = {}    # name: [[true quality, the network's answer, the final one]]
     phases = {}   # (dy, dx): [absolute error of the network]
 
@@ -57,7 +58,7 @@ def robustness(args, paths):
         for p in predictor.predict_all([np.ascontiguousarray(i) for i in images], refine=True):
             kinds.setdefault(name, []).append((truth, p.network_quality, p.quality))
 
-    with Progress(len(paths) * len(tenth), 'qualities of images') as progress:
+    with Progress(len(paths) * len(fifth), 'qualities of images') as progress:
         for i, path in enumerate(paths):
             image = read_image(path)
             look('never compressed', 100, [image])
@@ -65,16 +66,17 @@ def robustness(args, paths):
                 for name, (dy, dx) in (('same grid', (0, 0)), ('grid moved by (3, 5)', (3, 5))):
                     first = np.ascontiguousarray(compress(image, q1)[dy:, dx:])
                     look(f'{q1}, then {q2}, {name}', q2, [compress(first, q2)])
-            for j, quality in enumerate(tenth, start=1):
-                for name, coder in CODERS.items():
+            for j, quality in enumerate(fifth, start=1):
+                for name, coder in CODERS.items() if quality in tenth else ():
                     look(name, quality, [coder(image, quality)])
                 coded = compress(image, quality)
                 for dy in range(8):
                     row = [np.ascontiguousarray(coded[dy:, dx:]) for dx in range(8)]
                     for dx, p in enumerate(predictor.predict_all(row)):
                         phases.setdefault((dy, dx), []).append(abs(p.quality - quality))
-                progress.update(i * len(tenth) + j, path.name)
-    results = {'images': len(paths), 'qualities': tenth, 'kinds': {}, 'mae_by_phase': {}}
+                progress.update(i * len(fifth) + j, path.name)
+    results = {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': fifth,
+               'kinds': {}, 'mae_by_phase': {}}
     print(f'{"":36}network alone: bias   MAE  with --refine: MAE  exact')
     for name, rows in kinds.items():
         truth, network, final = np.array(rows, float).T

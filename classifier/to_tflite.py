@@ -10,10 +10,11 @@ weights it was made of stand in it as its description, in JSON. The threshold an
 likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT alone.
 
 --quantize makes it smaller: float16 stores the weights so; dynamic computes with 8 bits
-in a range that is found patch by patch; int8 with ranges calibrated on the photos of
---in_path, compressed at random qualities. In each, input and output stay float32.
-Patches then answer a little differently; a likelihood fitted to that very model takes most
-of it away:
+in a range that is found patch by patch; int8, in the two largest stages, with ranges
+calibrated on the photos of --in_path, compressed at random qualities. In each, input and
+output stay float32.
+Patches then answer a little differently; a likelihood fitted to that very model may take
+some of it away:
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 --out_path out
     python3 classifier/evaluate_cls.py --in_path DIV2K_train_HR --comp_type jpeg_paper \\
@@ -44,6 +45,7 @@ from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, bes
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
 TOLERANCE = {'none': 1e-2, 'float16': 0.1, 'dynamic': 2, 'int8': 2}
 PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
+INT8_STAGES = (4, 5)
 COPIES = 4  # compressed copies of each photo to calibrate on
 LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsung '
            'Electronics; see the file LICENSE')
@@ -68,6 +70,8 @@ def convert(network, batch, quantize='none', calibration=()):
     of that batch size.
     """
     tf, _ = import_tensorflow()
+    if quantize == 'int8':
+        network = equalized(network, calibration)
     spec = tf.TensorSpec((batch, *network.input_shape[1:]), tf.float32, name='patches')
     function = tf.function(lambda patches: network(patches, training=False), input_signature=[spec])
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
@@ -82,17 +86,17 @@ def convert(network, batch, quantize='none', calibration=()):
 
 
 def convert_int8(converter, network, calibration):
-    """An int8 network with stages 1 and 2, and the layers after stage 7's convolution, in float32.
+    """A network whose stages 4 and 5, two thirds of the arithmetic, compute with 8 bits.
 
-    The first stages see what compression left, differences of a level or two: 256 values
-    for the whole range of a channel are too few for these.
+    The stages before see what compression left, differences of a level or two: 256 values
+    for the whole range of a channel are too few for these. Those after cost next to nothing.
     """
     tf, _ = import_tensorflow()
-    kinds = [type(layer).__name__ for layer in network.layers]
-    second_add = kinds.index('Add', kinds.index('Add') + 1)
-    last_conv = max(i for i, kind in enumerate(kinds) if kind == 'Conv2D')
-    exact = {layer.name for i, layer in enumerate(network.layers)
-             if i <= second_add + 1 or i > last_conv}
+    exact, stage, kinds = set(), 1, [type(layer).__name__ for layer in network.layers]
+    for layer, kind, before in zip(network.layers, kinds, [None, *kinds]):
+        if stage not in INT8_STAGES:
+            exact.add(layer.name)
+        stage += (before, kind) == ('Add', 'ReLU')  # the end of a stage's bottleneck
 
     def dataset():
         return ([patches] for patches in calibration)
@@ -105,6 +109,44 @@ def convert_int8(converter, network, calibration):
         name for name in names if name.startswith('StatefulPartitionedCall')
         or any(exact.intersection(op.split('/')[1:2]) for op in name.split(';'))])
     return debugger.get_nondebug_quantized_model()
+
+
+def equalized(network, calibration):
+    """A network of the same answers, but for rounding, whose channels have more even ranges.
+
+    All channels of a layer share one scale when they are quantized, in which those of small
+    values lose theirs. ReLU lets a channel be scaled where it is made and scaled back where it
+    is used (Nagel et al., "Data-Free Quantization through Weight Equalization and Bias
+    Correction", ICCV 2019); the square root of its range leaves the other half of the
+    unevenness to the weights (Xiao et al., "SmoothQuant", ICML 2023).
+
+    calibration: float32 patches, a list of (n, side, side, 3), that show the ranges.
+    """
+    _, keras = import_tensorflow()
+    layers = keras.layers
+    network, weights = keras.models.clone_model(network), network.get_weights()
+    network.set_weights(weights)
+    convs, norms, relus = ([layer for layer in network.layers if isinstance(layer, kind)]
+                           for kind in (layers.Conv2D, layers.BatchNormalization, layers.ReLU))
+    probe = keras.Model(network.input, [relu.output for relu in relus])
+    tops = [np.max([output.numpy().max((0, 1, 2)) for output in outputs], axis=0)
+            for outputs in zip(*(probe(patches, training=False) for patches in calibration))]
+
+    def scale(top, made, used):
+        top = np.maximum(top, max(1e-3 * top.max(), 1e-6))
+        factor = np.sqrt(top.max() / top)
+        for norm in made:
+            norm.gamma.assign(norm.gamma * factor)
+            norm.beta.assign(norm.beta * factor)
+        for conv in used:
+            conv.kernel.assign(conv.kernel / factor[:, None])
+
+    for entry, squeeze, middle, expand in np.arange(len(relus)).reshape(-1, 4):
+        scale(tops[squeeze], [norms[squeeze]], [convs[middle]])
+        scale(tops[middle], [norms[middle]], [convs[expand]])
+        scale(np.maximum(tops[entry], tops[expand]),  # added to one another
+              [norms[entry], norms[expand]], [convs[squeeze], convs[expand + 1]])
+    return network
 
 
 def calibration_patches(folder, comp_type, batch, seed=0):

@@ -283,7 +283,7 @@ def main():
     parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
     parser.add_argument('--comp_type', default='jpeg_paper')
     parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
-    parser.add_argument('--folder_images', type=int, default=24, help='photos in a folder')
+    parser.add_argument('--folder_images', type=int, default=96, help='photos in a folder')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),
                         help='default: all')
     args = parser.parse_args()

@@ -202,7 +202,9 @@ def test_an_export_holds_all_that_prediction_needs(tmp_path, capsys, photo):
     assert 'difference from the Keras network' in capsys.readouterr().out
     exported, shipped = Predictor('jpeg_paper', tmp_path), Predictor('jpeg_paper')
     assert exported.runtime == 'litert'
-    assert exported.predict(compress(photo, 35)) == shipped.predict(compress(photo, 35))
+    found, expected = (p.predict(compress(photo, 35)) for p in (exported, shipped))
+    assert abs(found.quality - expected.quality) < 0.01  # folded on another processor: rounding
+    assert (found.confident_patches, found.patches) == (expected.confident_patches, 256)
 
 
 def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tiny_type, capsys):
@@ -224,3 +226,17 @@ def test_a_quantized_network_is_smaller_and_answers_alike(tmp_path, photo, quant
     for quality in (20, 50, 80):
         coded = compress(photo, quality)
         assert abs(small.predict(coded).quality - shipped.predict(coded).quality) < 1
+
+
+def test_equalizing_evens_the_channels_out_and_changes_no_answer(photo):
+    network = models.load_network(PAPER, models.best_folder(PAPER))
+    patches = models.extract_patches(compress(photo, 60), PAPER).astype(np.float32)
+    even = to_tflite.equalized(network, [patches])
+    assert np.abs(even(patches).numpy() - network(patches).numpy()).max() < 0.01
+
+    def unevenness(network):
+        _, keras = models.import_tensorflow()
+        relus = [layer.output for layer in network.layers if isinstance(layer, keras.layers.ReLU)]
+        tops = (output.numpy().max((0, 1, 2)) for output in keras.Model(network.input, relus)(patches))
+        return np.mean([np.log(top.max() / top[top > 0]).mean() for top in tops])
+    assert unevenness(even) < 0.7 * unevenness(network)
