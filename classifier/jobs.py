@@ -6,7 +6,6 @@ itself, and returns small things: so no more images are in memory than cores are
 import bisect
 import contextlib
 import csv
-import ctypes
 import hashlib
 import json
 import logging
@@ -31,7 +30,6 @@ FOLDER = Path(__file__).resolve().parent
 AHEAD = 4               # items for each core that are begun or waiting
 TASKS_AHEAD = 1000      # tasks that a Dask scheduler is given before it answered
 PATIENCE = 10           # seconds to wait for a scheduler and its first worker
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 CSV_FORMAT = {'newline': '', 'encoding': 'utf-8', 'errors': 'surrogateescape'}
 
@@ -88,18 +86,6 @@ def opened(network):
 
 # ---------------------------------------------------------------- cores, here or elsewhere
 
-def keep_freed_memory():
-    """Let the C library keep the memory of one image, or of one training step, for the next.
-
-    It would hand it back to the system each time, and get it again page by page. For glibc;
-    with another C library nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc; TypeError: Windows
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 2 ** 25)  # the most that it takes
-        mallopt(M_TRIM_THRESHOLD, 2 ** 30)
-
-
 @contextlib.contextmanager
 def parallel_map(scheduler=None, in_path=None, group=1):
     """`run(work, items, *more)`: yields work(item, *more) in the order of the items.
@@ -111,7 +97,6 @@ def parallel_map(scheduler=None, in_path=None, group=1):
     number of items is taken ahead. InputError for a cluster that cannot do it.
     """
     if scheduler is None:
-        keep_freed_memory()
         with ThreadPoolExecutor(cores()) as pool:
             try:
                 yield lambda work, items, *more: ordered_map(

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jobs import keep_freed_memory
 from models import STAGE_WIDTHS
 
 
@@ -65,7 +64,6 @@ class TorchStep:
     """
 
     def __init__(self, k, network, average, optimizer):
-        keep_freed_memory()
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.network, self.average = (
             PatchNetwork(k).to(self.device, memory_format=torch.channels_last) for _ in range(2))

@@ -2,7 +2,6 @@
 import csv
 import json
 import os
-import platform
 import resource
 import signal
 import subprocess
@@ -163,23 +162,6 @@ def test_ten_times_the_images_take_no_more_memory(tmp_path, photo):
     few, many = (peak_memory(tmp_path / str(n), n, photo) for n in (many // 10, many))
     print(f'{few:.0f} MB, {many:.0f} MB')
     assert many - few < 50
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='asks glibc')
-def test_freed_memory_is_kept_for_the_next_image():
-    script = (f'import resource, sys; sys.path.insert(0, {str(CLASSIFIER)!r}); import jobs\n'
-              'jobs.keep_freed_memory()\n'
-              'for i in range(20):\n'
-              '    [bytearray(1_200_000) for _ in range(4)]\n'
-              '    if i == 9: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
-              'print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)')
-    faults = subprocess.run([sys.executable, '-c', script], capture_output=True, check=True).stdout
-    assert int(faults) < 1000  # one for each 4 KB: 11,700
-
-
-def test_another_c_library_keeps_memory_as_it_likes(monkeypatch):
-    monkeypatch.setattr(jobs.ctypes, 'CDLL', lambda name: object())
-    jobs.keep_freed_memory()
 
 
 # ---------------------------------------------------------------- stopped runs

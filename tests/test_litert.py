@@ -237,6 +237,7 @@ def test_equalizing_evens_the_channels_out_and_changes_no_answer(photo):
     def unevenness(network):
         _, keras = models.import_tensorflow()
         relus = [layer.output for layer in network.layers if isinstance(layer, keras.layers.ReLU)]
-        tops = (output.numpy().max((0, 1, 2)) for output in keras.Model(network.input, relus)(patches))
+        outputs = keras.Model(network.input, relus)(patches)
+        tops = (output.numpy().max((0, 1, 2)) for output in outputs)
         return np.mean([np.log(top.max() / top[top > 0]).mean() for top in tops])
     assert unevenness(even) < 0.7 * unevenness(network)
