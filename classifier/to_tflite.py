@@ -45,7 +45,7 @@ from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, bes
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
 TOLERANCE = {'none': 1e-2, 'float16': 0.1, 'dynamic': 2, 'int8': 2}
 PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
-INT8_STAGES = (4, 5)
+INT8_STAGES = 4, 5  # the first and the last
 COPIES = 4  # compressed copies of each photo to calibrate on
 LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsung '
            'Electronics; see the file LICENSE')
@@ -92,11 +92,9 @@ def convert_int8(converter, network, calibration):
     for the whole range of a channel are too few for these. Those after cost next to nothing.
     """
     tf, _ = import_tensorflow()
-    exact, stage, kinds = set(), 1, [type(layer).__name__ for layer in network.layers]
-    for layer, kind, before in zip(network.layers, kinds, [None, *kinds]):
-        if stage not in INT8_STAGES:
-            exact.add(layer.name)
-        stage += (before, kind) == ('Add', 'ReLU')  # the end of a stage's bottleneck
+    layers, (first, last) = network.layers, INT8_STAGES
+    ends = [i + 2 for i, layer in enumerate(layers) if type(layer).__name__ == 'Add']  # add, ReLU
+    exact = {layer.name for layer in layers[:ends[first - 2]] + layers[ends[last - 1]:]}
 
     def dataset():
         return ([patches] for patches in calibration)
@@ -129,8 +127,9 @@ def equalized(network, calibration):
     convs, norms, relus = ([layer for layer in network.layers if isinstance(layer, kind)]
                            for kind in (layers.Conv2D, layers.BatchNormalization, layers.ReLU))
     probe = keras.Model(network.input, [relu.output for relu in relus])
-    tops = [np.max([output.numpy().max((0, 1, 2)) for output in outputs], axis=0)
-            for outputs in zip(*(probe(patches, training=False) for patches in calibration))]
+    batches = ([output.numpy().max((0, 1, 2)) for output in probe(patches, training=False)]
+               for patches in calibration)
+    tops = [np.max(of_layer, axis=0) for of_layer in zip(*batches)]
 
     def scale(top, made, used):
         top = np.maximum(top, max(1e-3 * top.max(), 1e-6))

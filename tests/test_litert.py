@@ -203,7 +203,9 @@ def test_an_export_holds_all_that_prediction_needs(tmp_path, capsys, photo):
     exported, shipped = Predictor('jpeg_paper', tmp_path), Predictor('jpeg_paper')
     assert exported.runtime == 'litert'
     found, expected = (p.predict(compress(photo, 35)) for p in (exported, shipped))
-    assert abs(found.quality - expected.quality) < 0.01  # folded on another processor: rounding
+    # Folded on another processor, the weights may differ in the last bit; all else is the same.
+    assert found.quality == pytest.approx(expected.quality, abs=1e-4)
+    assert found.uncertainty == pytest.approx(expected.uncertainty, abs=1e-4)
     assert (found.confident_patches, found.patches) == (expected.confident_patches, 256)
 
 
