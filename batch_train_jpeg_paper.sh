@@ -71,13 +71,15 @@ for ((round = 1; round <= rounds; round++)); do
     touch "$out/round_$round.done"
     rm "$out/train_$round.h5"
 done
-python3 classifier/to_tflite.py --comp_type "$comp_type" \
-    --out_path "classifier/save/$comp_type/best"
+to_tflite() {
+    python3 classifier/to_tflite.py --comp_type "$comp_type" --quantize int8 \
+        --out_path "classifier/save/$comp_type/best"
+}
+to_tflite
 python3 classifier/evaluate_cls.py --in_path "$train_dir" --comp_type "$comp_type" \
-    --fit_likelihood --limit 52 --out_path "$out"
+    --fit_likelihood --limit 200 --out_path "$out"
 for option in --find_threshold ''; do
     python3 classifier/evaluate_cls.py --in_path "$valid_dir" --comp_type "$comp_type" \
         --qualities 5-95:10 --crop 0,0 --crop 3,5 $option --out_path "$out"
 done
-python3 classifier/to_tflite.py --comp_type "$comp_type" \
-    --out_path "classifier/save/$comp_type/best"  # once more, for the threshold in it
+to_tflite  # once more, for the threshold in it

@@ -190,8 +190,9 @@ def add_network_options(parser, threshold=False):
                             help='the median of the patches of more than this confidence '
                             '(default: as stored beside the weights)')
         parser.add_argument('--runtime', choices=RUNTIMES,
-                            help='what runs the network (default: litert, where it is installed '
-                            'and the weights come with a model file for it)')
+                            help='what runs the model file that lies beside the weights '
+                            '(default: litert, where it is installed); without one, tensorflow '
+                            'runs the checkpoint')
         parser.add_argument('--patches', choices=PATCHES, default='enough',
                             help='how many are looked at: until the likelihood has settled the '
                             'answer (default), or all')

@@ -292,7 +292,6 @@ def main(argv=None):
                    stored if args.find_threshold else None,
                    folder / LIKELIHOOD_FILE if args.study is fit_likelihood else None)
     if args.study:
-        args.patches = 'all'
         listed = list_images(args.in_path, args.recursive)[:args.limit]
         with ThreadPoolExecutor(cores()) as pool:
             paths = sources(listed, STUDY_SIDE, pool)

@@ -24,7 +24,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from console import naming, ordered_map, whole_file
-from models import MODEL_FILE, InputError, Predictor, best_folder, cores, weights_digest
+from models import InputError, Predictor, best_folder, cores, weights_digest
 
 FOLDER = Path(__file__).resolve().parent
 AHEAD = 4               # items for each core that are begun or waiting
@@ -45,8 +45,8 @@ def made_with(args, predictor):
     found = {'comp_type': predictor.type.name, 'runtime': predictor.runtime,
              'weights': (weights_digest(folder) or '')[:16], 'model': '', 'fusion': 'median',
              'threshold': predictor.threshold, 'patches': args.patches, 'refine': args.refine}
-    if predictor.runtime == 'litert':
-        found['model'] = digest((folder / MODEL_FILE).read_bytes())
+    if predictor.model is not None:
+        found['model'] = digest(predictor.model)
     if predictor.log_likelihood is not None:
         found['fusion'] = f'likelihood {digest(predictor.log_likelihood.tobytes())}'
     return found
@@ -62,7 +62,7 @@ def network_of(args, predictor, made):
     weights = args.weights and os.path.abspath(args.weights)
     network = (args.comp_type, weights, args.threshold, args.fusion, predictor.runtime,
                args.patches, json.dumps(made))
-    if predictor.runtime == 'tensorflow':
+    if predictor.model is None:
         SHARED[network] = predictor
     return network
 
@@ -70,15 +70,15 @@ def network_of(args, predictor, made):
 def opened(network):
     """This thread's `Predictor` of `network_of`, and whether it was opened just now.
 
-    LiteRT's has a single thread and is for this one alone; TensorFlow's, which takes
-    seconds to open, is for all of them.
+    That of a model file has a single thread and is for this one alone; that of a checkpoint,
+    which takes seconds to open, is for all of them.
     """
     own = OPENED.__dict__
     new = network not in own
     if new:
         with OPENING:
             predictor = SHARED.get(network) or Predictor(*network[:-1], threads=1)
-            if predictor.runtime == 'tensorflow':
+            if predictor.model is None:
                 SHARED[network] = predictor
         own[network] = predictor
     return own[network], new

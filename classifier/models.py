@@ -17,6 +17,7 @@ import it; types, grid and fusion need NumPy alone, and a network that was expor
 on LiteRT.
 """
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -90,8 +91,8 @@ class InputError(Exception):
     """Something the user gave cannot be used; the message says what and what to do."""
 
 
-class NoLiteRT(InputError):
-    """LiteRT cannot run these weights here, but TensorFlow may."""
+class NoModel(InputError):
+    """There is no model file or no LiteRT to run it, but TensorFlow may run the checkpoint."""
 
 
 # ---------------------------------------------------------------- compression types
@@ -213,13 +214,17 @@ def extract_patches(image, comp_type):
     return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
 
 
-def grid_quarters(comp_type):
-    """The full grid as four lattices of every other row and column: int arrays (n / 4,).
+@functools.lru_cache
+def grid_parts(comp_type):
+    """The full grid as eight lattices, each spread over all of it: int arrays (n / 8,).
 
-    They number the patches row by row, as `extract_patches` does.
+    They number the patches row by row, as `extract_patches` does. Each is a checkerboard of
+    every other row and column.
     """
     number = np.arange(comp_type.samples ** 2).reshape(comp_type.samples, comp_type.samples)
-    return [number[i::2, j::2].ravel() for i, j in ((0, 0), (1, 1), (0, 1), (1, 0))]
+    odd = np.indices((comp_type.samples // 2,) * 2).sum(0) % 2
+    return [number[i::2, j::2][odd == k]
+            for i, j in ((0, 0), (1, 1), (0, 1), (1, 0)) for k in (0, 1)]
 
 
 # ---------------------------------------------------------------- from patches to image
@@ -252,11 +257,11 @@ class Prediction:
         return float(self.lattice.quality) if self.is_refined else self.network_quality
 
 
-def fuse(output, threshold, max_quality=100, log_likelihood=None, share=1.0):
+def fuse(output, threshold, max_quality=100, evidence=None, share=1.0):
     """`Prediction` from the network's output (n, 2): confidence, quality.
 
     The paper's rule is the median quality of the patches whose confidence is above the
-    threshold. With `log_likelihood` (`patch_likelihood`), every patch counts: the mean of
+    threshold. With `evidence` (`patch_evidence`), every patch counts: the mean of
     the posterior over the qualities, which a priori are equally likely. Either way it is
     `max_quality` where no patch is above the threshold. share: of the image's patches, that
     were looked at.
@@ -267,10 +272,10 @@ def fuse(output, threshold, max_quality=100, log_likelihood=None, share=1.0):
     spread = None
     if not kept.size:
         fused = max_quality
-    elif log_likelihood is None:
+    elif evidence is None:
         fused = np.median(kept)
     else:
-        fused, spread = posterior(output, log_likelihood, evidence_share(share))
+        fused, spread = posterior(evidence, evidence_share(share))
     return Prediction(float(fused), int(kept.size), int(quality.size), spread)
 
 
@@ -282,10 +287,13 @@ ANSWER_EVIDENCE = 2
 # An image's patches err together. With this share of the evidence of all of them the posterior is
 # as wide as the errors, on training and on validation photos.
 EVIDENCE_SHARE = 0.3
-# Standard deviation, in levels, up to which an answer is settled, chosen on training photos
-# (`evaluate_cls.py --stopping`), and how much above that it is quite open.
-SETTLED, BAND = 0.3, 0.1
+# Lead from which on an answer is settled, chosen on training photos (`evaluate_cls.py
+# --stopping`), and how much below that it is quite open.
+SETTLED, BAND = 2.0, 0.25
 UNSEEN = 1e-4  # probability of an answer never seen at a quality: no patch decides alone
+# Confidence up to which a patch says nothing, and from which on all that it has to say. The answer
+# of a flat patch tells what is in the picture, and many of one picture tell the same.
+SPEAKING = 88, 92
 
 
 def patch_counts(output):
@@ -336,20 +344,30 @@ def neighbours(place, last):
     return (low, low + 1 - place), (low + 1, place - low)
 
 
-def posterior(output, log_likelihood, counted=EVIDENCE_SHARE):
-    """Answer and standard deviation of the quality, given an image's patches (n, 2).
+def patch_evidence(output, log_likelihood):
+    """Log-likelihood of the qualities 1..100, given each patch's answer: (100, n) float64.
+
+    output: the network's, (n, 2); log_likelihood: as `patch_likelihood` makes it. Patches
+    of low confidence weigh less or nothing (SPEAKING).
+    """
+    confidence, quality = output.T.astype(np.float64)
+    evidence = 0
+    for bins, near in neighbours(confidence_place(confidence), len(CONFIDENCE_EDGES)):
+        for cell, close in neighbours(quality, 100):
+            evidence = evidence + near * close * log_likelihood[:, bins, cell]
+    none, whole = SPEAKING
+    return evidence * np.clip((confidence - none) / (whole - none), 0, 1)
+
+
+def posterior(evidence, counted=EVIDENCE_SHARE):
+    """Answer and standard deviation of the quality, given the `patch_evidence` of an image.
 
     Both are moments of a posterior over the qualities: the answer with the evidence times
     ANSWER_EVIDENCE, the deviation with the share of it that is `counted`.
     """
-    confidence, quality = output.T
-    each = 0
-    for bins, near in neighbours(confidence_place(confidence), len(CONFIDENCE_EDGES)):
-        for cell, close in neighbours(quality, 100):
-            each = each + near * close * log_likelihood[:, bins, cell]
-    evidence = each.sum(axis=1)
-    answer, _ = moments(ANSWER_EVIDENCE * evidence)
-    return answer, moments(counted * evidence)[1]
+    total = evidence.sum(axis=1)
+    answer, _ = moments(ANSWER_EVIDENCE * total)
+    return answer, moments(counted * total)[1]
 
 
 def moments(log_weight):
@@ -361,19 +379,36 @@ def moments(log_weight):
     return mean, float(np.sqrt(weight @ (levels - mean) ** 2))
 
 
-def settle(stages, settled=SETTLED):
-    """The `Prediction` of stages: `fuse` of some patches of an image, of more, ...
+def lead(evidence, share):
+    """How safe the most probable quality is from what an image's other patches will say.
 
-    stages: an iterable, from which none is taken once the answer is settled. Each stage counts
-    for what the ones before left open: up to a standard deviation of `settled` it leaves
-    nothing open, from BAND above that all. In between, the answer is a blend: a difference in
+    evidence: (100, n) of the n patches looked at, which are that share of all. It is what the
+    quality will be ahead of the closest other if the rest speaks like these, in standard
+    deviations of what the rest may say by chance.
+    """
+    if share == 1:
+        return np.inf
+    total, n = evidence.sum(axis=1), evidence.shape[1]
+    best = total.argmax()
+    ahead, between = total[best] - total, evidence[best] - evidence
+    spread = np.einsum('ij,ij->i', between, between) - ahead ** 2 / n  # n times the variance
+    rivals = spread > 1e-9
+    return float((ahead[rivals] / np.sqrt(spread[rivals] * (1 - share))).min(initial=np.inf))
+
+
+def settle(stages, settled=SETTLED):
+    """The `Prediction` of stages: `fuse` of some patches of an image, of more, ..., and its `lead`.
+
+    stages: an iterable of such pairs, from which none is taken once the answer is settled. Each
+    stage counts for what the ones before left open: from a lead of `settled` it leaves
+    nothing open, up to BAND below that all. In between, the answer is a blend: a difference in
     rounding, which may let in one more stage, cannot make it jump.
     """
     left, fused, spread = 1.0, 0.0, 0.0
-    for stage in stages:
+    for stage, ahead in stages:
         if stage.uncertainty is None:
             continue
-        here = left * (1 - np.clip((stage.uncertainty - settled) / BAND, 0, 1))
+        here = left * np.clip(1 + (ahead - settled) / BAND, 0, 1)
         fused += here * stage.network_quality
         spread += here * stage.uncertainty
         left -= here
@@ -399,10 +434,11 @@ class Predictor:
     one stored beside the weights, else the compression type's). fusion: 'likelihood' or
     'median' (the paper's; default: the likelihood where one is stored beside the weights
     and no threshold is asked for). runtime: 'litert' or 'tensorflow' (default: LiteRT,
-    where it is installed and the weights come with a model file for it). patches: 'enough',
+    where it is installed). Either runs the model file that lies beside the weights; where there
+    is none, TensorFlow runs the checkpoint itself. patches: 'enough',
     until the likelihood has settled the answer, or 'all' (the median always takes all).
-    threads: that LiteRT uses (default: one for each core). InputError when the weights are
-    not there or not usable. On LiteRT, one thread at a time may use it.
+    threads: that a model file is run with (default: one for each core). InputError when the
+    weights are not there or not usable. One thread at a time may use it, but for a checkpoint.
     """
 
     def __init__(self, comp_type, weights=None, threshold=None, fusion=None, runtime=None,
@@ -421,6 +457,11 @@ class Predictor:
         """What runs the network: one of `RUNTIMES`."""
         return self._runner.runtime
 
+    @property
+    def model(self):
+        """The bytes of the model file that it runs; None if it runs the checkpoint."""
+        return self._runner.model
+
     def run_network(self, patches):
         """(n, 16, 16, 3) uint8 patches -> (n, 2) float32 confidence and quality."""
         return self._runner(patches)
@@ -430,15 +471,18 @@ class Predictor:
         ends = np.cumsum([len(patches) for patches in several])
         return np.split(self.run_network(np.concatenate(several)), ends[:-1])
 
-    def fuse(self, output, share=1.0):
-        """The `Prediction` from the network's output (n, 2) on that share of an image's patches."""
-        return fuse(output, self.threshold, self.type.max_quality, self.log_likelihood, share)
+    def fuse(self, output):
+        """The `Prediction` from the network's output (n, 2) on all of an image's patches."""
+        evidence = None
+        if self.log_likelihood is not None:
+            evidence = patch_evidence(output, self.log_likelihood)
+        return fuse(output, self.threshold, self.type.max_quality, evidence)
 
     def answer(self, look, n):
         """The `Prediction` from as many of an image's n patches as it takes.
 
         look: a function from numbers of patches, an int array (m,), to the network's output
-        for them (m, 2). On a full grid it is asked for a quarter at a time until the answer is
+        for them (m, 2). On a full grid it is asked for an eighth at a time until the answer is
         settled; smaller images are looked at whole.
         """
         if not self.stops_early or n < self.type.samples ** 2:
@@ -446,11 +490,15 @@ class Predictor:
         return settle(self.stages(look))
 
     def stages(self, look):
-        """Yields the `Prediction` from a quarter of the full grid, from two, three and all."""
-        outputs = []
-        for quarter in grid_quarters(self.type):
-            outputs.append(look(quarter))
-            yield self.fuse(np.concatenate(outputs), len(outputs) / 4)
+        """Yields the `Prediction` from an eighth of the full grid, two, ... all, and its `lead`."""
+        parts = grid_parts(self.type)
+        output, evidence = np.empty((0, 2), np.float32), np.empty((100, 0))
+        for n, part in enumerate(parts, start=1):
+            found, share = look(part), n / len(parts)
+            output = np.concatenate([output, found])
+            evidence = np.hstack([evidence, patch_evidence(found, self.log_likelihood)])
+            yield (fuse(output, self.threshold, self.type.max_quality, evidence, share),
+                   lead(evidence, share))
 
     def predict_all(self, images, refine=False):
         """A `Prediction` for each (h, w, 3) uint8 BGR image; those looked at whole share batches.
@@ -512,20 +560,55 @@ def quality_map(predictor, image, neighbourhood=5):
 def open_runner(comp_type, folder, runtime=None, threads=None):
     """What runs the network of that folder: (n, 16, 16, 3) uint8 -> (n, 2) float32.
 
-    runtime: one of `RUNTIMES`, or None for LiteRT if it can, else TensorFlow.
+    runtime: one of `RUNTIMES`, or None for LiteRT if it can, else TensorFlow. Either runs
+    the folder's model file, so that both answer alike; without a usable one, TensorFlow runs
+    the checkpoint.
     """
-    if runtime != 'tensorflow':
-        try:
-            return LiteRTRunner(comp_type, folder, threads)
-        except NoLiteRT:
-            if runtime == 'litert':
-                raise
-    return TensorFlowRunner(comp_type, folder)
+    path = Path(folder) / MODEL_FILE
+    try:
+        model = read_model(comp_type, path)
+        if runtime != 'tensorflow':
+            try:
+                from ai_edge_litert.interpreter import Interpreter
+                return ModelRunner('litert', Interpreter, path, model, threads)
+            except ImportError as error:
+                if runtime:
+                    raise NoModel(f'LiteRT is not installed ({error}); install requirements.txt '
+                                  'or choose --runtime tensorflow') from None
+        tf, _ = import_tensorflow()
+        return ModelRunner('tensorflow', tf.lite.Interpreter, path, model, threads)
+    except NoModel:
+        if runtime == 'litert':
+            raise
+    return CheckpointRunner(comp_type, folder)
 
 
-class TensorFlowRunner:
-    """A checkpoint's network, run by TensorFlow."""
-    runtime = 'tensorflow'
+def read_model(comp_type, path):
+    """The bytes of a model file.
+
+    NoModel where it is missing or was made of other weights than the checkpoint beside it;
+    InputError if it is damaged or not of this network.
+    """
+    if not path.is_file():
+        raise NoModel(f'{path}: no such file; make it with to_tflite.py or choose '
+                      '--runtime tensorflow')
+    model = path.read_bytes()
+    metadata = model_metadata(model)
+    if not metadata:
+        raise InputError(f'{path}: damaged or not made by to_tflite.py; make it again or '
+                         'delete it')
+    if metadata['comp_type'] != comp_type.name:
+        raise InputError(f'{path}: this model is of {metadata["comp_type"]}, '
+                         f'not of {comp_type.name}')
+    if weights_digest(path.parent) not in (None, metadata.get('weights_sha256')):
+        raise NoModel(f'{path}: made of other weights than those beside it; make it again '
+                      'with to_tflite.py or choose --runtime tensorflow')
+    return model
+
+
+class CheckpointRunner:
+    """A checkpoint's network, run by TensorFlow, in as many threads as like."""
+    runtime, model = 'tensorflow', None
     MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
 
     def __init__(self, comp_type, folder):
@@ -541,39 +624,19 @@ class TensorFlowRunner:
         return np.concatenate(parts)
 
 
-class LiteRTRunner:
-    """The network in a folder's model file, run by LiteRT, which starts in milliseconds.
+class ModelRunner:
+    """The network in a model file, run by an interpreter of TFLite models in one thread at a time.
 
-    NoLiteRT where LiteRT is not installed, or the file is missing or was made of other
-    weights than the checkpoint beside it; InputError if it is damaged or not of this network.
+    runtime: which of `RUNTIMES` it is; interpreter: its class; model: the bytes of the file at
+    that path. InputError if it cannot run them.
     """
-    runtime = 'litert'
-    BATCH = 64  # patches in one forward pass: larger ones are not quicker, and few waste less
+    BATCH = 32  # patches in one forward pass: larger ones are not quicker, and few waste less
 
-    def __init__(self, comp_type, folder, threads=None):
-        path = Path(folder) / MODEL_FILE
-        if not path.is_file():
-            raise NoLiteRT(f'{path}: no such file; make it with to_tflite.py or choose '
-                           '--runtime tensorflow')
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise NoLiteRT(f'LiteRT is not installed ({error}); install requirements.txt or '
-                           'choose --runtime tensorflow') from None
-        model = path.read_bytes()
-        metadata = model_metadata(model)
-        if not metadata:
-            raise InputError(f'{path}: damaged or not made by to_tflite.py; make it again or '
-                             'choose --runtime tensorflow')
-        if metadata['comp_type'] != comp_type.name:
-            raise InputError(f'{path}: this model is of {metadata["comp_type"]}, '
-                             f'not of {comp_type.name}')
-        if weights_digest(folder) not in (None, metadata.get('weights_sha256')):
-            raise NoLiteRT(f'{path}: made of other weights than those beside it; make it again '
-                           'with to_tflite.py or choose --runtime tensorflow')
+    def __init__(self, runtime, interpreter, path, model, threads=None):
+        self.runtime, self.model = runtime, model
         try:
             with quiet():
-                self._interpreter = Interpreter(model_content=model,
+                self._interpreter = interpreter(model_content=model,
                                                 num_threads=threads or cores())
                 self._input, = self._interpreter.get_input_details()
                 self._output, = self._interpreter.get_output_details()
@@ -583,8 +646,8 @@ class LiteRTRunner:
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:160]
-            raise InputError(f'{path}: this LiteRT cannot run it ({reason}); make it again with '
-                             'to_tflite.py or choose --runtime tensorflow') from None
+            raise InputError(f'{path}: this {runtime} cannot run it ({reason}); make it again '
+                             'with to_tflite.py or delete it') from None
 
     def __call__(self, patches):
         output = np.empty((len(patches), 2), np.float32)

@@ -49,8 +49,7 @@ TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one afte
 def robustness(args, paths):
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
     predictor = open_predictor(args)
-    fifth = args.qualities[4::5] or args.qualities   # of the phases, which differ little
-    tenth = args.qualities[4::10] or fifth
+    tenth = args.qualities[4::10] or args.qualities
     kinds = {}    # name: [[true quality, the network's answer, the final one]]
     phases = {}   # (dy, dx): [absolute error of the network]
 
@@ -58,7 +57,7 @@ def robustness(args, paths):
         for p in predictor.predict_all([np.ascontiguousarray(i) for i in images], refine=True):
             kinds.setdefault(name, []).append((truth, p.network_quality, p.quality))
 
-    with Progress(len(paths) * len(fifth), 'qualities of images') as progress:
+    with Progress(len(paths) * len(args.qualities), 'qualities of images') as progress:
         for i, path in enumerate(paths):
             image = read_image(path)
             look('never compressed', 100, [image])
@@ -66,7 +65,7 @@ def robustness(args, paths):
                 for name, (dy, dx) in (('same grid', (0, 0)), ('grid moved by (3, 5)', (3, 5))):
                     first = np.ascontiguousarray(compress(image, q1)[dy:, dx:])
                     look(f'{q1}, then {q2}, {name}', q2, [compress(first, q2)])
-            for j, quality in enumerate(fifth, start=1):
+            for j, quality in enumerate(args.qualities, start=1):
                 for name, coder in CODERS.items() if quality in tenth else ():
                     look(name, quality, [coder(image, quality)])
                 coded = compress(image, quality)
@@ -74,8 +73,8 @@ def robustness(args, paths):
                     row = [np.ascontiguousarray(coded[dy:, dx:]) for dx in range(8)]
                     for dx, p in enumerate(predictor.predict_all(row)):
                         phases.setdefault((dy, dx), []).append(abs(p.quality - quality))
-                progress.update(i * len(fifth) + j, path.name)
-    results = {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': fifth,
+                progress.update(i * len(args.qualities) + j, path.name)
+    results = {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': args.qualities,
                'kinds': {}, 'mae_by_phase': {}}
     print(f'{"":36}network alone: bias   MAE  with --refine: MAE  exact')
     for name, rows in kinds.items():
@@ -285,13 +284,13 @@ def fit_likelihood(args, paths):
 
 # ---------------------------------------------------------------- --stopping
 
-LIMITS = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)  # levels, tried in place of SETTLED
+LEADS = (1, 1.5, 1.75, 2, 2.25, 2.5, 3)  # tried in place of SETTLED
 
 
 def stopping(args, paths):
-    """patches and MAE of stopping early at different uncertainties, and of 64 to 256 patches"""
+    """patches and MAE of stopping early at different leads, and of 32 to 256 patches"""
     predictor = Predictor(args.comp_type, args.weights, None, 'likelihood', args.runtime)
-    truth, cases = [], []  # cases: the stages of 64, 128, 192 and 256 patches
+    truth, cases = [], []  # cases: the stages of 32, 64, ... and 256 patches
     with Progress(len(paths) * len(args.qualities), 'images') as progress:
         for i, path in enumerate(paths):
             image = read_image(path)
@@ -307,9 +306,9 @@ def stopping(args, paths):
     if not cases:
         raise InputError(f'{args.in_path}: no image is large enough for '
                          f'{predictor.type.samples ** 2} patches; choose larger ones')
-    rules = {f'{stage.patches} patches': [case[k] for case in cases]
-             for k, stage in enumerate(cases[0])}
-    rules |= {f'stopped at {limit:g}': [settle(case, limit) for case in cases] for limit in LIMITS}
+    rules = {f'{stage.patches} patches': [case[k][0] for case in cases]
+             for k, (stage, _) in enumerate(cases[0])}
+    rules |= {f'stopped at {limit:g}': [settle(case, limit) for case in cases] for limit in LEADS}
     results = {'images': len(paths), 'cases': len(cases), 'qualities': args.qualities}
     print(f'{"":16}patches    MAE  within one and two standard deviations')
     for name, found in rules.items():

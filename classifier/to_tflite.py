@@ -18,11 +18,11 @@ some of it away:
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 --out_path out
     python3 classifier/evaluate_cls.py --in_path DIV2K_train_HR --comp_type jpeg_paper \\
-        --weights out --fit_likelihood --limit 52
+        --weights out --fit_likelihood --limit 200
 
 New weights get their own model file, which predict_cls.py and evaluate_cls.py use, with
 
-    python3 classifier/to_tflite.py --comp_type jpeg_paper \\
+    python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 \\
         --out_path classifier/save/jpeg_paper/best
 """
 import argparse

@@ -88,6 +88,14 @@ def stopped_run(monkeypatch, folder, out):
 
 # ---------------------------------------------------------------- all cores
 
+def test_a_folder_gets_the_same_rows_from_either_runtime(folder, tmp_path):
+    rows = []
+    for runtime in models.RUNTIMES:
+        assert predict(folder, tmp_path / f'{runtime}.csv', '--runtime', runtime) == 0
+        rows.append(without_seconds(tmp_path / f'{runtime}.csv'))
+    assert rows[0] == rows[1]
+
+
 def test_rows_are_in_the_order_of_the_paths_whatever_is_ready_first(
         folder, whole, tmp_path, monkeypatch, capsys):
     read, others = images.read_image, threading.Event()

@@ -113,12 +113,16 @@ def likelihood():
         [models.patch_counts(spread_output(q, 4000, q)) for q in range(1, 101)]))
 
 
+def judge(output, likelihood, threshold=80):
+    return fuse(output, threshold, 100, models.patch_evidence(output, likelihood))
+
+
 @pytest.mark.parametrize('quality', [5, 30, 62, 88, 97])
 def test_the_likelihood_names_the_quality_that_its_patches_came_from(likelihood, quality):
-    found = fuse(spread_output(quality, seed=1000), 80, 100, likelihood)
+    found = judge(spread_output(quality, seed=1000), likelihood)
     assert abs(found.network_quality - quality) < 1
     assert 0 < found.uncertainty < 1 and found.patches == 100
-    few = fuse(spread_output(quality, 10, seed=1000), 80, 100, likelihood)
+    few = judge(spread_output(quality, 10, seed=1000), likelihood)
     assert few.uncertainty > found.uncertainty
 
 
@@ -130,22 +134,31 @@ def test_the_likelihood_removes_a_bias_of_the_patches():
         return shifted
     likelihood = models.patch_likelihood(np.stack(
         [models.patch_counts(output(q, q)) for q in range(1, 101)]))
-    assert abs(fuse(output(60, 500), 80, 100, likelihood).network_quality - 60) < 1
+    assert abs(judge(output(60, 500), likelihood).network_quality - 60) < 1
     assert abs(fuse(output(60, 500), 80).network_quality - 50) < 1
 
 
 def test_a_likelihood_without_a_confident_patch_still_gives_the_best_quality(likelihood):
-    found = fuse(spread_output(40), 100, 100, likelihood)
+    found = judge(spread_output(40), likelihood, 100)
     assert (found.network_quality, found.confident_patches, found.uncertainty) == (100, 0, None)
 
 
+def test_many_unsure_patches_do_not_outvote_a_few_sure_ones(likelihood):
+    """Flat areas answer all the same, whatever the quality."""
+    flat = np.tile([models.SPEAKING[0] - 1, 20.0], (200, 1))
+    sure = spread_output(75, 56)
+    sure = sure[sure[:, 0] > 80]
+    assert judge(np.concatenate([flat, sure]), likelihood).network_quality == \
+        judge(sure, likelihood).network_quality == pytest.approx(75, abs=1)
+
+
 def test_the_evidence_follows_the_answers_without_a_jump(likelihood):
-    output = spread_output(62, 256)
+    output = np.concatenate([spread_output(62, 256), [[c, 55] for c in models.SPEAKING]])
     rng = np.random.default_rng(5)
-    answer = fuse(output, 80, 100, likelihood).network_quality
+    answer = judge(output, likelihood).network_quality
     for _ in range(20):
         moved = output + rng.uniform(-1e-3, 1e-3, output.shape)
-        assert abs(fuse(moved, 80, 100, likelihood).network_quality - answer) < 0.005
+        assert abs(judge(moved, likelihood).network_quality - answer) < 0.005
 
 
 def test_fewer_patches_of_an_image_weigh_more_each_but_say_less(likelihood):
@@ -157,40 +170,70 @@ def test_fewer_patches_of_an_image_weigh_more_each_but_say_less(likelihood):
 
 # ---------------------------------------------------------------- stopping early
 
-def stage(quality, uncertainty, patches):
-    return models.Prediction(quality, patches, patches, uncertainty)
+def stage(quality, lead, patches, uncertainty=0.5):
+    return models.Prediction(quality, patches, patches, uncertainty), lead
 
 
-def test_the_quarters_of_the_grid_are_every_other_row_and_column():
-    quarters = models.grid_quarters(PAPER)
-    assert sorted(np.concatenate(quarters)) == list(range(256))
-    for quarter in quarters:
-        rows, cols = np.unravel_index(quarter, (16, 16))
-        assert len(quarter) == 64
-        assert set(np.diff(np.unique(rows))) == set(np.diff(np.unique(cols))) == {2}
+def test_the_parts_of_the_grid_are_spread_over_all_of_it():
+    parts = models.grid_parts(PAPER)
+    assert sorted(np.concatenate(parts)) == list(range(256))
+    for i, part in enumerate(parts):
+        assert len(part) == 32
+        quarters = np.unravel_index(part, (16, 16))[0] // 8 * 2 + \
+            np.unravel_index(part, (16, 16))[1] // 8
+        assert (np.bincount(quarters) == 8).all()
+        if i % 2:  # with the one before it, every other row and column
+            both = np.unravel_index(np.concatenate(parts[i - 1:i + 1]), (16, 16))
+            assert all(set(np.diff(np.unique(axis))) == {2} for axis in both)
+
+
+def test_the_lead_grows_with_the_evidence_and_with_the_share_of_the_patches():
+    rng = np.random.default_rng(0)
+    evidence = rng.normal(0, 1, (100, 64))
+    evidence[41] += 1
+    few, many = models.lead(evidence, 0.25), models.lead(np.tile(evidence, 3), 0.75)
+    assert 1 < few < many < models.lead(evidence, 1) == np.inf
+    evidence[70] = evidence[41] + rng.normal(0, 1, 64)  # a rival: the rest may decide for either
+    assert models.lead(evidence, 0.25) < 0.5 * few
+
+
+def test_a_lead_says_how_often_the_other_patches_change_the_best_quality():
+    """Two qualities in question, 64 of 256 patches, leads of 1 to 2."""
+    rng = np.random.default_rng(1)
+    kept = []
+    for _ in range(4000):
+        evidence = np.stack([np.zeros(256), rng.normal(rng.normal(0, 0.5), 1, 256)])
+        if 1 < models.lead(evidence[:, :64], 0.25) < 2:
+            first, last = (part.sum(axis=1).argmax() for part in (evidence[:, :64], evidence))
+            kept.append(first == last)
+    assert 0.88 < np.mean(kept) < 0.96  # so often is a normal deviate below 1 to 2
 
 
 def test_no_stage_is_taken_once_the_answer_is_settled():
-    stages = iter([stage(20, models.SETTLED, 64), stage(90, 0.1, 128)])
-    assert models.settle(stages) == stage(20, models.SETTLED, 64)
-    assert next(stages).patches == 128
+    stages = iter([stage(20, models.SETTLED, 64), stage(90, 9, 128)])
+    assert models.settle(stages) == stage(20, 0, 64)[0]
+    assert next(stages)[0].patches == 128
 
 
 def test_an_answer_that_stays_open_is_that_of_all_patches():
-    stages = [stage(20 + i, 2 - 0.3 * i, 64 + 64 * i) for i in range(4)]
-    assert models.settle(stages) == stages[-1]
-    assert models.settle([stage(100, None, 64), stage(100, None, 128)]) == stage(100, None, 128)
-    assert models.settle([stage(100, None, 64), stage(50, 1, 128)]) == stage(50, 1, 128)
+    def settled(*stages):
+        return models.settle(stages), stages[-1][0]
+    for found, last in (
+            settled(*(stage(20 + i, 0.3 * i, 64 + 64 * i) for i in range(4))),
+            settled(stage(100, np.inf, 64, None), stage(100, np.inf, 128, None)),
+            settled(stage(100, np.inf, 64, None), stage(50, 1, 128))):
+        assert found == last
 
 
 def test_between_settled_and_open_the_answer_does_not_jump():
-    answers = [models.settle([stage(20, u, 64), stage(20.6, u - 0.01, 128), stage(21, 0.2, 192)])
-               for u in np.arange(models.SETTLED - 0.02, models.SETTLED + models.BAND + 0.02, 1e-4)]
+    leads = np.arange(models.SETTLED + 0.02, models.SETTLED - models.BAND - 0.02, -1e-3)
+    answers = [models.settle([stage(20, n, 64), stage(20.6, n + 0.1, 128, 0.4),
+                              stage(21, np.inf, 192, 0.2)]) for n in leads]
     quality = np.array([a.network_quality for a in answers])
-    assert quality[0] == 20 and quality[-1] == pytest.approx(21) and (np.diff(quality) >= 0).all()
-    assert np.diff(quality).max() < 0.003
+    assert quality[0] == 20 and quality[-1] > 20.8 and (np.diff(quality) >= 0).all()
+    assert np.diff(quality).max() < 0.005
     assert {a.patches for a in answers} == {64, 128, 192}
-    assert np.abs(np.diff([a.uncertainty for a in answers])).max() < 0.003
+    assert np.abs(np.diff([a.uncertainty for a in answers])).max() < 0.005
 
 
 def test_a_damaged_likelihood_file_is_named(tmp_path):

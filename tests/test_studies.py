@@ -99,12 +99,12 @@ def test_means_in_equally_full_bins():
     assert studies.binned(by, values, 2).tolist() == [[1.5, 3.5], [15, 35]]
 
 
-def test_stopping_at_a_higher_uncertainty_takes_fewer_patches(photo_folder, tmp_path, capsys):
+def test_stopping_at_a_higher_lead_takes_more_patches(photo_folder, tmp_path, capsys):
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
                               '--limit', '1', '--qualities', '5,20,60', '--stopping',
                               '--out_path', str(tmp_path)]) == 0
-    assert 'stopped at 0.35' in capsys.readouterr().out
+    assert 'stopped at 1.75' in capsys.readouterr().out
     results = json.loads((tmp_path / 'results.json').read_text())
-    taken = [results[f'stopped at {limit:g}']['patches'] for limit in studies.LIMITS]
-    assert taken == sorted(taken, reverse=True) and 64 <= taken[-1] < taken[0] < 256
+    taken = [results[f'stopped at {limit:g}']['patches'] for limit in studies.LEADS]
+    assert taken == sorted(taken) and 32 <= taken[0] < taken[-1] < 256
     assert results['256 patches']['patches'] == 256 and results['cases'] == 3
