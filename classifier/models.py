@@ -17,7 +17,6 @@ import it; types, grid and fusion need NumPy alone, and a network that was expor
 on LiteRT.
 """
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
@@ -28,6 +27,7 @@ import threading
 import warnings
 import zipfile
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -214,7 +214,7 @@ def extract_patches(image, comp_type):
     return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
 
 
-@functools.lru_cache
+@lru_cache
 def grid_parts(comp_type):
     """The full grid as eight lattices, each spread over all of it: int arrays (n / 8,).
 
@@ -289,7 +289,7 @@ ANSWER_EVIDENCE = 2
 EVIDENCE_SHARE = 0.3
 # Lead from which on an answer is settled, chosen on training photos (`evaluate_cls.py
 # --stopping`), and how much below that it is quite open.
-SETTLED, BAND = 2.0, 0.25
+SETTLED, BAND = 1.75, 0.25
 UNSEEN = 1e-4  # probability of an answer never seen at a quality: no patch decides alone
 # Confidence up to which a patch says nothing, and from which on all that it has to say. The answer
 # of a flat patch tells what is in the picture, and many of one picture tell the same.
@@ -397,18 +397,22 @@ def lead(evidence, share):
 
 
 def settle(stages, settled=SETTLED):
-    """The `Prediction` of stages: `fuse` of some patches of an image, of more, ..., and its `lead`.
+    """The `Prediction` of stages: looks at some patches of an image, at more, ..., at all.
 
-    stages: an iterable of such pairs, from which none is taken once the answer is settled. Each
-    stage counts for what the ones before left open: from a lead of `settled` it leaves
-    nothing open, up to BAND below that all. In between, the answer is a blend: a difference in
-    rounding, which may let in one more stage, cannot make it jump.
+    stages: an iterable of pairs, a stage's `lead` and a function that gives its `Prediction`.
+    None is taken once the answer is settled. Each stage counts for what the ones before left
+    open: from a lead of `settled` it leaves nothing open, up to BAND below that all. In
+    between, the answer is a blend: a difference in rounding, which may let in one more stage,
+    cannot make it jump.
     """
     left, fused, spread = 1.0, 0.0, 0.0
-    for stage, ahead in stages:
+    for ahead, predict in stages:
+        if ahead <= settled - BAND:
+            continue
+        stage = predict()
         if stage.uncertainty is None:
             continue
-        here = left * np.clip(1 + (ahead - settled) / BAND, 0, 1)
+        here = left * min(1 + (ahead - settled) / BAND, 1)
         fused += here * stage.network_quality
         spread += here * stage.uncertainty
         left -= here
@@ -490,15 +494,20 @@ class Predictor:
         return settle(self.stages(look))
 
     def stages(self, look):
-        """Yields the `Prediction` from an eighth of the full grid, two, ... all, and its `lead`."""
+        """Yields, for an eighth of the full grid, two, ..., all: `lead`, and how to `fuse` them."""
         parts = grid_parts(self.type)
-        output, evidence = np.empty((0, 2), np.float32), np.empty((100, 0))
-        for n, part in enumerate(parts, start=1):
-            found, share = look(part), n / len(parts)
-            output = np.concatenate([output, found])
-            evidence = np.hstack([evidence, patch_evidence(found, self.log_likelihood)])
-            yield (fuse(output, self.threshold, self.type.max_quality, evidence, share),
-                   lead(evidence, share))
+        output = np.empty((self.type.samples ** 2, 2), np.float32)
+        evidence = np.empty((100, len(output)))
+        seen = 0
+        for part in parts:
+            new = slice(seen, seen + len(part))
+            output[new] = look(part)
+            evidence[:, new] = patch_evidence(output[new], self.log_likelihood)
+            seen = new.stop
+            share = seen / len(output)
+            yield lead(evidence[:, :seen], share), partial(
+                fuse, output[:seen], self.threshold, self.type.max_quality, evidence[:, :seen],
+                share)
 
     def predict_all(self, images, refine=False):
         """A `Prediction` for each (h, w, 3) uint8 BGR image; those looked at whole share batches.

@@ -49,6 +49,7 @@ TWICE = ((50, 80), (70, 90), (80, 50), (90, 70), (75, 75))  # qualities one afte
 def robustness(args, paths):
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
     predictor = open_predictor(args)
+    half = args.qualities[1::2] or args.qualities   # of the phases, which differ little
     tenth = args.qualities[4::10] or args.qualities
     kinds = {}    # name: [[true quality, the network's answer, the final one]]
     phases = {}   # (dy, dx): [absolute error of the network]
@@ -69,12 +70,12 @@ def robustness(args, paths):
                 for name, coder in CODERS.items() if quality in tenth else ():
                     look(name, quality, [coder(image, quality)])
                 coded = compress(image, quality)
-                for dy in range(8):
+                for dy in range(8) if quality in half else ():
                     row = [np.ascontiguousarray(coded[dy:, dx:]) for dx in range(8)]
                     for dx, p in enumerate(predictor.predict_all(row)):
                         phases.setdefault((dy, dx), []).append(abs(p.quality - quality))
                 progress.update(i * len(args.qualities) + j, path.name)
-    results = {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': args.qualities,
+    results = {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': half,
                'kinds': {}, 'mae_by_phase': {}}
     print(f'{"":36}network alone: bias   MAE  with --refine: MAE  exact')
     for name, rows in kinds.items():
@@ -300,15 +301,18 @@ def stopping(args, paths):
                     patches = extract_patches(np.ascontiguousarray(coded[dy:, dx:]), predictor.type)
                     if len(patches) == predictor.type.samples ** 2:
                         output = predictor.run_network(patches)
-                        cases.append(list(predictor.stages(output.__getitem__)))
+                        cases.append([(ahead, predict()) for ahead, predict
+                                      in predictor.stages(output.__getitem__)])
                         truth.append(quality)
                 progress.update(i * len(args.qualities) + j, path.name)
     if not cases:
         raise InputError(f'{args.in_path}: no image is large enough for '
                          f'{predictor.type.samples ** 2} patches; choose larger ones')
-    rules = {f'{stage.patches} patches': [case[k][0] for case in cases]
-             for k, (stage, _) in enumerate(cases[0])}
-    rules |= {f'stopped at {limit:g}': [settle(case, limit) for case in cases] for limit in LEADS}
+    rules = {f'{stage.patches} patches': [case[k][1] for case in cases]
+             for k, (_, stage) in enumerate(cases[0])}
+    rules |= {f'stopped at {limit:g}': [
+        settle(((ahead, lambda stage=stage: stage) for ahead, stage in case), limit)
+        for case in cases] for limit in LEADS}
     results = {'images': len(paths), 'cases': len(cases), 'qualities': args.qualities}
     print(f'{"":16}patches    MAE  within one and two standard deviations')
     for name, found in rules.items():

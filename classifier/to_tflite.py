@@ -10,7 +10,7 @@ weights it was made of stand in it as its description, in JSON. The threshold an
 likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT alone.
 
 --quantize makes it smaller: float16 stores the weights so; dynamic computes with 8 bits
-in a range that is found patch by patch; int8, in the two largest stages, with ranges
+in a range that is found patch by patch; int8, in the last three stages, with ranges
 calibrated on the photos of --in_path, compressed at random qualities. In each, input and
 output stay float32.
 Patches then answer a little differently; a likelihood fitted to that very model may take
@@ -45,7 +45,7 @@ from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, bes
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
 TOLERANCE = {'none': 1e-2, 'float16': 0.1, 'dynamic': 2, 'int8': 2}
 PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
-INT8_STAGES = 4, 5  # the first and the last
+INT8_STAGES = 4, 6  # the first and the last
 COPIES = 4  # compressed copies of each photo to calibrate on
 LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsung '
            'Electronics; see the file LICENSE')
@@ -86,10 +86,10 @@ def convert(network, batch, quantize='none', calibration=()):
 
 
 def convert_int8(converter, network, calibration):
-    """A network whose stages 4 and 5, two thirds of the arithmetic, compute with 8 bits.
+    """A network whose stages 4 to 6, two thirds of the arithmetic, compute with 8 bits.
 
     The stages before see what compression left, differences of a level or two: 256 values
-    for the whole range of a channel are too few for these. Those after cost next to nothing.
+    for the whole range of a channel are too few for these.
     """
     tf, _ = import_tensorflow()
     layers, (first, last) = network.layers, INT8_STAGES

@@ -171,7 +171,7 @@ def test_fewer_patches_of_an_image_weigh_more_each_but_say_less(likelihood):
 # ---------------------------------------------------------------- stopping early
 
 def stage(quality, lead, patches, uncertainty=0.5):
-    return models.Prediction(quality, patches, patches, uncertainty), lead
+    return lead, lambda: models.Prediction(quality, patches, patches, uncertainty)
 
 
 def test_the_parts_of_the_grid_are_spread_over_all_of_it():
@@ -211,17 +211,18 @@ def test_a_lead_says_how_often_the_other_patches_change_the_best_quality():
 
 def test_no_stage_is_taken_once_the_answer_is_settled():
     stages = iter([stage(20, models.SETTLED, 64), stage(90, 9, 128)])
-    assert models.settle(stages) == stage(20, 0, 64)[0]
-    assert next(stages)[0].patches == 128
+    assert models.settle(stages) == stage(20, 0, 64)[1]()
+    assert next(stages)[1]().patches == 128
 
 
 def test_an_answer_that_stays_open_is_that_of_all_patches():
     def settled(*stages):
-        return models.settle(stages), stages[-1][0]
+        return models.settle(stages), stages[-1][1]()
     for found, last in (
-            settled(*(stage(20 + i, 0.3 * i, 64 + 64 * i) for i in range(4))),
+            settled(*(stage(20 + i, 0.5 * i, 64 + 64 * i) for i in range(3)),
+                    stage(23, np.inf, 256)),
             settled(stage(100, np.inf, 64, None), stage(100, np.inf, 128, None)),
-            settled(stage(100, np.inf, 64, None), stage(50, 1, 128))):
+            settled(stage(100, np.inf, 64, None), stage(50, np.inf, 128))):
         assert found == last
 
 
