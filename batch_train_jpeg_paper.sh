@@ -59,6 +59,11 @@ train() {  # round, last epoch of the schedule to do now, framework
         --until_epoch "$2" --framework "$3"
 }
 
+to_tflite() {
+    python3 classifier/to_tflite.py --comp_type "$comp_type" --quantize int8 \
+        --out_path "classifier/save/$comp_type/best"
+}
+
 gen_data "$valid_dir" val.h5 600 1000
 for ((round = 1; round <= rounds; round++)); do
     [ -f "$out/round_$round.done" ] && rm -f "$out/train_$round.h5" && continue
@@ -71,10 +76,6 @@ for ((round = 1; round <= rounds; round++)); do
     touch "$out/round_$round.done"
     rm "$out/train_$round.h5"
 done
-to_tflite() {
-    python3 classifier/to_tflite.py --comp_type "$comp_type" --quantize int8 \
-        --out_path "classifier/save/$comp_type/best"
-}
 to_tflite
 python3 classifier/evaluate_cls.py --in_path "$train_dir" --comp_type "$comp_type" \
     --fit_likelihood --limit 200 --out_path "$out"
