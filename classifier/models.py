@@ -261,8 +261,8 @@ def fuse(output, threshold, max_quality=100, evidence=None, share=1.0):
     """`Prediction` from the network's output (n, 2): confidence, quality.
 
     The paper's rule is the median quality of the patches whose confidence is above the
-    threshold. With `evidence` (`patch_evidence`), every patch counts: the mean of
-    the posterior over the qualities, which a priori are equally likely. Either way it is
+    threshold. With `evidence` (`patch_evidence`), every patch counts that says anything: the mean
+    of the posterior over the qualities, which a priori are equally likely. Either way it is
     `max_quality` where no patch is above the threshold. share: of the image's patches, that
     were looked at.
     """
@@ -272,7 +272,7 @@ def fuse(output, threshold, max_quality=100, evidence=None, share=1.0):
     spread = None
     if not kept.size:
         fused = max_quality
-    elif evidence is None:
+    elif evidence is None or not evidence.any():
         fused = np.median(kept)
     else:
         fused, spread = posterior(evidence, evidence_share(share))

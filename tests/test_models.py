@@ -152,6 +152,12 @@ def test_many_unsure_patches_do_not_outvote_a_few_sure_ones(likelihood):
         judge(sure, likelihood).network_quality == pytest.approx(75, abs=1)
 
 
+def test_where_no_patch_says_anything_the_median_answers(likelihood):
+    """Of weights that were trained for a short time, which are never sure."""
+    unsure = np.array([[85.0, 40], [86, 50], [87, 60], [50, 99]])
+    assert judge(unsure, likelihood) == fuse(unsure, 80) == models.Prediction(50.0, 3, 4)
+
+
 def test_the_evidence_follows_the_answers_without_a_jump(likelihood):
     output = np.concatenate([spread_output(62, 256), [[c, 55] for c in models.SPEAKING]])
     rng = np.random.default_rng(5)
