@@ -576,20 +576,28 @@ def open_runner(comp_type, folder, runtime=None, threads=None):
     path = Path(folder) / MODEL_FILE
     try:
         model = read_model(comp_type, path)
-        if runtime != 'tensorflow':
-            try:
-                from ai_edge_litert.interpreter import Interpreter
-                return ModelRunner('litert', Interpreter, path, model, threads)
-            except ImportError as error:
-                if runtime:
-                    raise NoModel(f'LiteRT is not installed ({error}); install requirements.txt '
-                                  'or choose --runtime tensorflow') from None
-        tf, _ = import_tensorflow()
-        return ModelRunner('tensorflow', tf.lite.Interpreter, path, model, threads)
+        return ModelRunner(*find_interpreter(runtime), path, model, threads)
     except NoModel:
         if runtime == 'litert':
             raise
     return CheckpointRunner(comp_type, folder)
+
+
+def find_interpreter(runtime=None):
+    """Which of `RUNTIMES` runs model files here, and its interpreter's class.
+
+    runtime: as for `open_runner`. NoModel where LiteRT is asked for and not installed.
+    """
+    if runtime != 'tensorflow':
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+            return 'litert', Interpreter
+        except ImportError as error:
+            if runtime:
+                raise NoModel(f'LiteRT is not installed ({error}); install requirements.txt '
+                              'or choose --runtime tensorflow') from None
+    tf, _ = import_tensorflow()
+    return 'tensorflow', tf.lite.Interpreter
 
 
 def read_model(comp_type, path):
@@ -616,7 +624,7 @@ def read_model(comp_type, path):
 
 
 class CheckpointRunner:
-    """A checkpoint's network, run by TensorFlow, in as many threads as like."""
+    """A checkpoint's network, run by TensorFlow; several threads may share it."""
     runtime, model = 'tensorflow', None
     MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
 

@@ -58,7 +58,7 @@ def robustness(args, paths):
         for p in predictor.predict_all([np.ascontiguousarray(i) for i in images], refine=True):
             kinds.setdefault(name, []).append((truth, p.network_quality, p.quality))
 
-    with Progress(len(paths) * len(args.qualities), 'qualities of images') as progress:
+    with Progress(len(paths) * len(half), 'qualities of images') as progress:
         for i, path in enumerate(paths):
             image = read_image(path)
             look('never compressed', 100, [image])
@@ -66,15 +66,16 @@ def robustness(args, paths):
                 for name, (dy, dx) in (('same grid', (0, 0)), ('grid moved by (3, 5)', (3, 5))):
                     first = np.ascontiguousarray(compress(image, q1)[dy:, dx:])
                     look(f'{q1}, then {q2}, {name}', q2, [compress(first, q2)])
-            for j, quality in enumerate(args.qualities, start=1):
-                for name, coder in CODERS.items() if quality in tenth else ():
+            for quality in tenth:
+                for name, coder in CODERS.items():
                     look(name, quality, [coder(image, quality)])
+            for j, quality in enumerate(half, start=1):
                 coded = compress(image, quality)
-                for dy in range(8) if quality in half else ():
+                for dy in range(8):
                     row = [np.ascontiguousarray(coded[dy:, dx:]) for dx in range(8)]
                     for dx, p in enumerate(predictor.predict_all(row)):
                         phases.setdefault((dy, dx), []).append(abs(p.quality - quality))
-                progress.update(i * len(args.qualities) + j, path.name)
+                progress.update(i * len(half) + j, path.name)
     results = {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': half,
                'kinds': {}, 'mae_by_phase': {}}
     print(f'{"":36}network alone: bias   MAE  with --refine: MAE  exact')
