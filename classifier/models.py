@@ -200,18 +200,31 @@ def grid_positions(size, comp_type):
     return np.unique(np.minimum(blocks * t.block + margin, size - t.patch))
 
 
-def extract_patches(image, comp_type):
+def extract_patches(image, comp_type, mirrored=False):
     """The patches of an image that the prediction looks at.
 
     image: (h, w, 3) uint8 BGR, each side at least 16 px. Returns (n, 16, 16, 3)
-    uint8, n up to 256, row by row. InputError for a smaller image.
+    uint8, n up to 256, row by row. InputError for a smaller image. mirrored: some as they are,
+    others upside down, left to right, or both, in equal parts (`MIRRORED`).
     """
     rows = grid_positions(image.shape[0], comp_type)
     cols = grid_positions(image.shape[1], comp_type)
     windows = np.lib.stride_tricks.sliding_window_view(
         image, (comp_type.patch, comp_type.patch), axis=(0, 1))
     patches = windows[rows[:, None], cols].transpose(0, 1, 3, 4, 2)
+    if mirrored:
+        down, across = (np.arange(len(starts)) // together % 2 == 1
+                        for starts, together in zip((rows, cols), MIRRORED))
+        patches[down] = patches[down][:, :, ::-1]
+        patches[:, across] = patches[:, across][:, :, :, ::-1]
     return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
+
+
+# So many rows of the grid are upside down, so many not, and columns left to right. A patch and its
+# mirror images were compressed alike: the signs of DCT coefficients are all that differs. The
+# network's errors are not the same for them, nor at the phases of the block grid that they show,
+# and so some of them cancel out. Each of `grid_parts` has all four kinds.
+MIRRORED = 2, 4
 
 
 @lru_cache
@@ -475,6 +488,10 @@ class Predictor:
         ends = np.cumsum([len(patches) for patches in several])
         return np.split(self.run_network(np.concatenate(several)), ends[:-1])
 
+    def cut(self, image):
+        """An image's patches as the network gets them; those for the likelihood are mirrored."""
+        return extract_patches(image, self.type, mirrored=self.log_likelihood is not None)
+
     def fuse(self, output):
         """The `Prediction` from the network's output (n, 2) on all of an image's patches."""
         evidence = None
@@ -515,7 +532,7 @@ class Predictor:
         With `refine`, the quantization lattice of the pixels' DCT coefficients is
         looked for as well, and its answer, an exact integer, goes before the network's.
         """
-        patches = [extract_patches(image, self.type) for image in images]
+        patches = [self.cut(image) for image in images]
         if self.stops_early:
             predictions = [self.answer(lambda numbers, p=p: self.run_network(p[numbers]), len(p))
                            for p in patches]

@@ -132,14 +132,19 @@ class PatchFile:
 
 
 def random_crops(patches, side, rng):
-    """A crop of `side` px from each patch, its offset drawn for each on its own.
+    """A crop of `side` px from each patch, its offset and mirroring drawn for each on its own.
 
-    patches: (n, s, s, 3) uint8, s >= side. Returns (n, side, side, 3) uint8.
+    patches: (n, s, s, 3) uint8, s >= side. Returns (n, side, side, 3) uint8. The first offset
+    and the last are drawn half as often as the others: in patches one block larger than the crop
+    they are the same phase of the block grid. Each axis is mirrored in half of the crops: the DCT
+    of a mirrored block differs in signs alone, so that its quantization is the same.
     """
     n, size = patches.shape[:2]
     if size == side:
         return patches
-    # Patch by patch, so that the offsets do not depend on the size of the batch.
-    top, left = rng.integers(size - side + 1, size=(n, 2)).T[:, :, None, None]
+    # Patch by patch, so that the draws do not depend on the size of the batch.
+    draws = rng.random((n, 4))
+    top, left = np.rint(draws[:, :2] * (size - side)).astype(int).T[:, :, None, None]
     span = np.arange(side)
-    return patches[np.arange(n)[:, None, None], top + span[:, None], left + span]
+    up, across = np.where(draws[:, 2:, None] < 0.5, span, span[::-1]).swapaxes(0, 1)
+    return patches[np.arange(n)[:, None, None], top + up[:, :, None], left + across[:, None]]

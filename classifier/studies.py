@@ -157,7 +157,8 @@ def network_outputs(predictor, paths, qualities):
             image = read_image(path)
             cases = [(image, q, rng.integers(0, 8, 2)) for q in qualities]
             for quality, one in zip(qualities, ordered_map(pool, coded, cases, ahead=8)):
-                yield quality, predictor.run_network(extract_patches(one, predictor.type))
+                yield quality, predictor.run_network(
+                    extract_patches(one, predictor.type, mirrored=True))
             progress.update(done, path.name)
 
 
@@ -195,10 +196,10 @@ def analysis(args, paths):
                 megapixels[factor].append(photo.shape[0] * photo.shape[1] / 1e6)
             for j, quality in enumerate(levels, start=1):
                 coded = {factor: compress(photo, quality) for factor, photo in photos.items()}
-                cut = {f'{n} x {n} patches': extract_patches(coded[1], replace(own, samples=n))
-                       for n in SAMPLES}
-                cut |= {f'1/{factor} of the size': extract_patches(coded[factor], own)
-                        for factor in SHRUNK}
+                cut = {f'{n} x {n} patches': extract_patches(
+                    coded[1], replace(own, samples=n), mirrored=True) for n in SAMPLES}
+                cut |= {f'1/{factor} of the size': extract_patches(
+                    coded[factor], own, mirrored=True) for factor in SHRUNK}
                 outputs = dict(zip(cut, predictor.run_together(list(cut.values()))))
                 whole = f'1/{SHRUNK[0]} of the size'
                 found = {name: rule(outputs[whole]) for name, rule in rules.items()}
@@ -299,7 +300,7 @@ def stopping(args, paths):
             for j, quality in enumerate(args.qualities, start=1):
                 coded = compress(image, quality)
                 for dy, dx in args.crop:
-                    patches = extract_patches(np.ascontiguousarray(coded[dy:, dx:]), predictor.type)
+                    patches = predictor.cut(np.ascontiguousarray(coded[dy:, dx:]))
                     if len(patches) == predictor.type.samples ** 2:
                         output = predictor.run_network(patches)
                         cases.append([(ahead, predict()) for ahead, predict

@@ -157,15 +157,20 @@ def test_the_header_of_a_jpeg_tells_its_quality(photo, tmp_path, quality):
     assert (header.quality, header.standard, header.subsampling) == (quality, True, '4:2:0')
 
 
-def test_crops_are_drawn_for_each_patch_at_every_offset():
+def test_crops_are_drawn_for_each_patch_at_every_offset_and_mirrored_or_not():
     # A patch whose pixels say where they lie: row in blue, column in green.
     rows, cols = np.mgrid[:24, :24].astype(np.uint8)
-    patches = np.tile(np.stack([rows, cols, rows], axis=-1), (4000, 1, 1, 1))
-    crops = random_crops(patches, 16, np.random.default_rng(0))
-    assert crops.shape == (4000, 16, 16, 3)
-    assert (crops[:, 5, 7, 0] == crops[:, 0, 0, 0] + 5).all()
-    assert (crops[:, 5, 7, 1] == crops[:, 0, 0, 1] + 7).all()
-    assert len({(a, b) for a, b in crops[:, 0, 0, :2]}) == 81
+    patches = np.tile(np.stack([rows, cols, rows], axis=-1), (8000, 1, 1, 1))
+    crops = random_crops(patches, 16, np.random.default_rng(0)).astype(int)
+    assert crops.shape == (8000, 16, 16, 3)
+    for lines in (crops[:, :, 0, 0], crops[:, 0, :, 1]):  # from top to bottom, from left to right
+        steps = np.diff(lines)
+        assert (np.abs(steps) == 1).all() and (steps == steps[:, :1]).all()
+        assert abs((steps[:, 0] == 1).mean() - 0.5) < 0.03
+    offsets = crops[:, :, :, :2].min(axis=(1, 2))
+    assert len(set(map(tuple, offsets))) == 81
+    phases = np.bincount(offsets.ravel() % 8, minlength=8) / offsets.size
+    assert np.abs(phases - 1 / 8).max() < 0.01  # 0 and 8 are one phase, and share its draws
 
 
 def write(path, x, y, names=('x_noise', 'y_quality')):

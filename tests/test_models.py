@@ -4,7 +4,7 @@ import pytest
 
 import models
 from conftest import TINY, TINY_WEIGHTS
-from models import (COMP_TYPES, InputError, build_network, confidence_loss,
+from models import (COMP_TYPES, InputError, Predictor, build_network, confidence_loss,
                     extract_patches, fuse, get_comp_type, grid_positions, load_network)
 
 PAPER = COMP_TYPES['jpeg_paper']
@@ -88,6 +88,21 @@ def test_patches_are_cut_where_the_grid_says(photo):
     for i, j in [(0, 0), (0, 15), (7, 3), (15, 15)]:
         expected = photo[rows[i]:rows[i] + 16, cols[j]:cols[j] + 16]
         assert (patches[16 * i + j] == expected).all()
+
+
+def test_mirrored_patches_are_of_all_four_kinds_in_every_part_of_the_grid(photo):
+    plain, mirrored = (extract_patches(photo, PAPER, m) for m in (False, True))
+    kinds = [plain, plain[:, ::-1], plain[:, :, ::-1], plain[:, ::-1, ::-1]]
+    same = np.array([(mirrored == kind).all(axis=(1, 2, 3)) for kind in kinds])
+    assert (same.sum(axis=0) == 1).all()
+    for part in models.grid_parts(PAPER):
+        assert (same[:, part].sum(axis=1) == 8).all()
+
+
+def test_a_predictor_mirrors_patches_for_the_likelihood_alone(photo):
+    for fusion, mirrored in (('median', False), ('likelihood', True)):
+        patches = Predictor('jpeg_paper', fusion=fusion).cut(photo)
+        assert (patches == extract_patches(photo, PAPER, mirrored)).all()
 
 
 def test_the_fused_quality_is_the_median_of_the_confident_patches():
