@@ -492,12 +492,14 @@ class Predictor:
         """An image's patches as the network gets them; those for the likelihood are mirrored."""
         return extract_patches(image, self.type, mirrored=self.log_likelihood is not None)
 
-    def fuse(self, output):
-        """The `Prediction` from the network's output (n, 2) on all of an image's patches."""
-        evidence = None
-        if self.log_likelihood is not None:
+    def fuse(self, output, evidence=None, share=1.0):
+        """The `Prediction` from the network's output (n, 2) on that share of an image's patches.
+
+        evidence: their `patch_evidence`, if it is known already.
+        """
+        if evidence is None and self.log_likelihood is not None:
             evidence = patch_evidence(output, self.log_likelihood)
-        return fuse(output, self.threshold, self.type.max_quality, evidence)
+        return fuse(output, self.threshold, self.type.max_quality, evidence, share)
 
     def answer(self, look, n):
         """The `Prediction` from as many of an image's n patches as it takes.
@@ -522,9 +524,8 @@ class Predictor:
             evidence[:, new] = patch_evidence(output[new], self.log_likelihood)
             seen = new.stop
             share = seen / len(output)
-            yield lead(evidence[:, :seen], share), partial(
-                fuse, output[:seen], self.threshold, self.type.max_quality, evidence[:, :seen],
-                share)
+            yield lead(evidence[:, :seen], share), partial(self.fuse, output[:seen],
+                                                           evidence[:, :seen], share)
 
     def predict_all(self, images, refine=False):
         """A `Prediction` for each (h, w, 3) uint8 BGR image; those looked at whole share batches.

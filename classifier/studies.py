@@ -200,6 +200,7 @@ def analysis(args, paths):
                     coded[1], replace(own, samples=n), mirrored=True) for n in SAMPLES}
                 cut |= {f'1/{factor} of the size': extract_patches(
                     coded[factor], own, mirrored=True) for factor in SHRUNK}
+                cut['patches not mirrored'] = extract_patches(coded[1], own)
                 outputs = dict(zip(cut, predictor.run_together(list(cut.values()))))
                 whole = f'1/{SHRUNK[0]} of the size'
                 found = {name: rule(outputs[whole]) for name, rule in rules.items()}

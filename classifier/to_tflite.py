@@ -37,9 +37,9 @@ import numpy as np
 
 from console import add_network_options, check_writable, command, named, whole_file
 from images import compress, list_images, read_image
-from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, best_folder,
-                    description_field, extract_patches, get_comp_type, import_tensorflow,
-                    load_network, quiet, stored_threshold, weights_digest)
+from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, ModelRunner,
+                    best_folder, description_field, extract_patches, get_comp_type,
+                    import_tensorflow, load_network, quiet, stored_threshold, weights_digest)
 
 # How much confidence and quality, both on 0..100, may differ from the Keras network's: at
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
@@ -193,11 +193,7 @@ def metadata_of(comp_type, folder, quantize='none'):
 def run_tflite(model, patches):
     """The output (n, 2) of a TFLite model, given as bytes, for its n float32 patches."""
     tf, _ = import_tensorflow()
-    interpreter = tf.lite.Interpreter(model_content=model)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]['index'], patches)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]['index'])
+    return ModelRunner('tensorflow', tf.lite.Interpreter, MODEL_FILE, model)(patches)
 
 
 def sample_patches(comp_type, n, seed=0):
