@@ -71,12 +71,12 @@ def photos(args, n):
 def benchmark_data(args):
     """gen_data.py: patches made and written."""
     with tempfile.TemporaryDirectory() as folder, unheard():
-        made = rate(partial(make_patches, args, folder, args.num_samples), 100 * args.num_samples)
+        made = rate(partial(make_patches, args, folder), 100 * args.num_samples)
     row('gen_data.py', made, 'patches/s')
 
 
-def make_patches(args, folder, num_samples):
-    gen_data.main(['--in_path', str(args.in_path), '--num_samples', str(num_samples),
+def make_patches(args, folder):
+    gen_data.main(['--in_path', str(args.in_path), '--num_samples', str(args.num_samples),
                    '--hdf5_name', 'a.h5', '--comp_type', args.comp_type, '--out_path', folder])
     return Path(folder) / 'a.h5'
 
@@ -86,7 +86,7 @@ def benchmark_training(args):
     comp_type = COMP_TYPES[args.comp_type]
     with tempfile.TemporaryDirectory() as folder:
         with unheard():
-            path = make_patches(args, folder, 2 * BATCH)  # more than it trains on
+            path = make_patches(args, folder)
         train_on(path, comp_type)
 
 
@@ -282,9 +282,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
     parser.add_argument('--comp_type', default='jpeg_paper')
-    parser.add_argument('--num_samples', type=int, default=20000,
-                        help='patches for each quality that gen_data.py makes; the default is '
-                        "the recipe's and takes 3.5 GB for a while")
+    parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
     parser.add_argument('--folder_images', type=int, default=96, help='photos in a folder')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),
                         help='default: all')
