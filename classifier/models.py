@@ -184,47 +184,60 @@ def confidence_loss(quality, output):
 
 # ---------------------------------------------------------------- from image to patches
 
-def grid_positions(size, comp_type):
+def grid_positions(size, comp_type, varied=False):
     """Where patches start along an image side of `size` px: a sorted int array.
 
     Up to 16 different block positions, evenly spread over the whole blocks, moved
     4 px in: each patch then holds one whole coding block and a margin of 4 px.
-    Sides of 16..23 px hold one patch. InputError below 16 px.
+    Sides of 16..23 px hold one patch. InputError below 16 px. varied: moved by 0 to 7 px by
+    turns instead; sides of less than 144 px hold 16 too, which overlap, from 32 px on.
     """
     t = comp_type
     if size < t.patch:
         raise InputError(f'a side of {size} px is too small: at least {t.patch} px are needed')
-    margin = (t.patch - t.block) // 2
+    number = np.arange(t.samples)
+    moved = varied_phase(number) if varied else (t.patch - t.block) // 2
     n = (t.block * (size // t.block) - t.patch - t.block) // t.block + 1
-    blocks = np.arange(1, t.samples + 1) * n // (t.samples + 1)
-    return np.unique(np.minimum(blocks * t.block + margin, size - t.patch))
+    blocks = (number + 1) * n // (t.samples + 1)
+    return np.unique(np.minimum(blocks * t.block + moved, size - t.patch))
 
 
-def extract_patches(image, comp_type, mirrored=False):
+def extract_patches(image, comp_type, varied=False):
     """The patches of an image that the prediction looks at.
 
     image: (h, w, 3) uint8 BGR, each side at least 16 px. Returns (n, 16, 16, 3)
-    uint8, n up to 256, row by row. InputError for a smaller image. mirrored: some as they are,
-    others upside down, left to right, or both, in equal parts (`MIRRORED`).
+    uint8, n up to 256, row by row. InputError for a smaller image. varied: at all phases of
+    the block grid, and in equal parts as they are, upside down, left to right, or both.
     """
-    rows = grid_positions(image.shape[0], comp_type)
-    cols = grid_positions(image.shape[1], comp_type)
+    rows, cols = (grid_positions(side, comp_type, varied) for side in image.shape[:2])
     windows = np.lib.stride_tricks.sliding_window_view(
         image, (comp_type.patch, comp_type.patch), axis=(0, 1))
     patches = windows[rows[:, None], cols].transpose(0, 1, 3, 4, 2)
-    if mirrored:
-        down, across = (np.arange(len(starts)) // together % 2 == 1
+    if varied:
+        down, across = (varied_mirroring(np.arange(len(starts)), together)
                         for starts, together in zip((rows, cols), MIRRORED))
         patches[down] = patches[down][:, :, ::-1]
         patches[:, across] = patches[:, across][:, :, :, ::-1]
     return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
 
 
-# So many rows of the grid are upside down, so many not, and columns left to right. A patch and its
-# mirror images were compressed alike: the signs of DCT coefficients are all that differs. The
-# network's errors are not the same for them, nor at the phases of the block grid that they show,
-# and so some of them cancel out. Each of `grid_parts` has all four kinds.
+# A patch and its mirror images were compressed alike, for the signs of DCT coefficients are all that
+# differs; but the network's errors differ, as they do at each phase of the block grid. Patches that
+# vary in both have less of an error in common, and an image that was cropped shows the same phases
+# as one that was not. Each of `grid_parts` has all four kinds, and all eight phases on each axis.
+# Every other row of the grid is upside down, after so many rows it is the others' turn; columns
+# are left to right.
 MIRRORED = 2, 4
+
+
+def varied_phase(number):
+    """By how many px the rows or columns of the grid with these numbers are moved: 0..7."""
+    return (3 * (number // 2) + 4 * number) % 8
+
+
+def varied_mirroring(number, together):
+    """Which of the rows or columns of the grid with these numbers are mirrored."""
+    return (number // together + number) % 2 == 1
 
 
 @lru_cache
@@ -270,14 +283,14 @@ class Prediction:
         return float(self.lattice.quality) if self.is_refined else self.network_quality
 
 
-def fuse(output, threshold, max_quality=100, evidence=None, share=1.0):
+def fuse(output, threshold, max_quality=100, evidence=None, counted=None):
     """`Prediction` from the network's output (n, 2): confidence, quality.
 
     The paper's rule is the median quality of the patches whose confidence is above the
     threshold. With `evidence` (`patch_evidence`), every patch counts that says anything: the mean
     of the posterior over the qualities, which a priori are equally likely. Either way it is
-    `max_quality` where no patch is above the threshold. share: of the image's patches, that
-    were looked at.
+    `max_quality` where no patch is above the threshold. counted: share of the evidence that the
+    uncertainty counts (`evidence_counted`; default: that of all patches of a large image).
     """
     output = np.asarray(output, np.float64)
     confidence, quality = output.T
@@ -288,7 +301,7 @@ def fuse(output, threshold, max_quality=100, evidence=None, share=1.0):
     elif evidence is None or not evidence.any():
         fused = np.median(kept)
     else:
-        fused, spread = posterior(evidence, evidence_share(share))
+        fused, spread = posterior(evidence, counted or EVIDENCE_SHARE)
     return Prediction(float(fused), int(kept.size), int(quality.size), spread)
 
 
@@ -298,11 +311,12 @@ CONFIDENCE_EDGES = 100 - np.geomspace(30, 1, 16)
 # would lower the error a little more, but also let it depend on rounding in the network.
 ANSWER_EVIDENCE = 2
 # An image's patches err together. With this share of the evidence of all of them the posterior is
-# as wide as the errors, on training and on validation photos.
-EVIDENCE_SHARE = 0.3
+# as wide as the errors; in smaller images than this (geometric mean of the sides, px), in which
+# they lie closer or overlap, with proportionally less: both on training photos.
+EVIDENCE_SHARE, EVIDENCE_SIDE = 0.3, 512
 # Lead from which on an answer is settled, chosen on training photos (`evaluate_cls.py
 # --stopping`), and how much below that it is quite open.
-SETTLED, BAND = 1.75, 0.25
+SETTLED, BAND = 2, 0.25
 UNSEEN = 1e-4  # probability of an answer never seen at a quality: no patch decides alone
 # Confidence up to which a patch says nothing, and from which on all that it has to say. The answer
 # of a flat patch tells what is in the picture, and many of one picture tell the same.
@@ -331,13 +345,15 @@ def patch_likelihood(counts):
     return np.log(smooth / np.maximum(total, 1) + UNSEEN).astype(np.float32)
 
 
-def evidence_share(share):
+def evidence_counted(image, share=1.0):
     """Of the evidence of that share of an image's patches, how much counts.
 
     Errors that any two patches have in common weigh the less the fewer there are: of n patches
-    1 / (1 + r n) counts, r such that it is EVIDENCE_SHARE of all.
+    1 / (1 + r n) counts, r such that it is what EVIDENCE_SHARE says of all.
     """
-    return 1 / (1 + share * (1 / EVIDENCE_SHARE - 1))
+    height, width = image.shape[:2]
+    of_all = EVIDENCE_SHARE * min(1, (height * width) ** 0.5 / EVIDENCE_SIDE)
+    return 1 / (1 + share * (1 / of_all - 1))
 
 
 def confidence_place(confidence):
@@ -489,31 +505,33 @@ class Predictor:
         return np.split(self.run_network(np.concatenate(several)), ends[:-1])
 
     def cut(self, image):
-        """An image's patches as the network gets them; those for the likelihood are mirrored."""
-        return extract_patches(image, self.type, mirrored=self.log_likelihood is not None)
+        """An image's patches as the network gets them; those for the likelihood are varied."""
+        return extract_patches(image, self.type, varied=self.log_likelihood is not None)
 
-    def fuse(self, output, evidence=None, share=1.0):
-        """The `Prediction` from the network's output (n, 2) on that share of an image's patches.
+    def fuse(self, output, counted=None, evidence=None):
+        """The `Prediction` from the network's output (n, 2) on an image's patches, or some.
 
-        evidence: their `patch_evidence`, if it is known already.
+        counted: as in `fuse`. evidence: their `patch_evidence`, if it is known already.
         """
         if evidence is None and self.log_likelihood is not None:
             evidence = patch_evidence(output, self.log_likelihood)
-        return fuse(output, self.threshold, self.type.max_quality, evidence, share)
+        return fuse(output, self.threshold, self.type.max_quality, evidence, counted)
 
-    def answer(self, look, n):
-        """The `Prediction` from as many of an image's n patches as it takes.
+    def answer(self, image):
+        """The `Prediction` for an image from as many of its patches as it takes.
 
-        look: a function from numbers of patches, an int array (m,), to the network's output
-        for them (m, 2). On a full grid it is asked for an eighth at a time until the answer is
-        settled; smaller images are looked at whole.
+        Of a full grid the network looks at an eighth at a time until the answer is settled.
         """
-        if not self.stops_early or n < self.type.samples ** 2:
-            return self.fuse(look(np.arange(n)))
-        return settle(self.stages(look))
+        patches = self.cut(image)
+        if len(patches) < self.type.samples ** 2:
+            return self.fuse(self.run_network(patches), evidence_counted(image))
+        return settle(self.stages(image, lambda numbers: self.run_network(patches[numbers])))
 
-    def stages(self, look):
-        """Yields, for an eighth of the full grid, two, ..., all: `lead`, and how to `fuse` them."""
+    def stages(self, image, look):
+        """Yields, for an eighth of the full grid, two, ..., all: `lead`, and how to `fuse` them.
+
+        look: from numbers of patches, an int array (m,), to the network's output (m, 2) on them.
+        """
         parts = grid_parts(self.type)
         output = np.empty((self.type.samples ** 2, 2), np.float32)
         evidence = np.empty((100, len(output)))
@@ -524,8 +542,8 @@ class Predictor:
             evidence[:, new] = patch_evidence(output[new], self.log_likelihood)
             seen = new.stop
             share = seen / len(output)
-            yield lead(evidence[:, :seen], share), partial(self.fuse, output[:seen],
-                                                           evidence[:, :seen], share)
+            yield lead(evidence[:, :seen], share), partial(
+                self.fuse, output[:seen], evidence_counted(image, share), evidence[:, :seen])
 
     def predict_all(self, images, refine=False):
         """A `Prediction` for each (h, w, 3) uint8 BGR image; those looked at whole share batches.
@@ -533,12 +551,12 @@ class Predictor:
         With `refine`, the quantization lattice of the pixels' DCT coefficients is
         looked for as well, and its answer, an exact integer, goes before the network's.
         """
-        patches = [self.cut(image) for image in images]
         if self.stops_early:
-            predictions = [self.answer(lambda numbers, p=p: self.run_network(p[numbers]), len(p))
-                           for p in patches]
+            predictions = list(map(self.answer, images))
         else:
-            predictions = [self.fuse(output) for output in self.run_together(patches)]
+            outputs = self.run_together([self.cut(image) for image in images])
+            predictions = [self.fuse(output, evidence_counted(image))
+                           for image, output in zip(images, outputs)]
         if refine:
             predictions = [refined(p, image) for p, image in zip(predictions, images)]
         return predictions

@@ -158,7 +158,7 @@ def network_outputs(predictor, paths, qualities):
             cases = [(image, q, rng.integers(0, 8, 2)) for q in qualities]
             for quality, one in zip(qualities, ordered_map(pool, coded, cases, ahead=8)):
                 yield quality, predictor.run_network(
-                    extract_patches(one, predictor.type, mirrored=True))
+                    extract_patches(one, predictor.type, varied=True))
             progress.update(done, path.name)
 
 
@@ -197,10 +197,10 @@ def analysis(args, paths):
             for j, quality in enumerate(levels, start=1):
                 coded = {factor: compress(photo, quality) for factor, photo in photos.items()}
                 cut = {f'{n} x {n} patches': extract_patches(
-                    coded[1], replace(own, samples=n), mirrored=True) for n in SAMPLES}
+                    coded[1], replace(own, samples=n), varied=True) for n in SAMPLES}
                 cut |= {f'1/{factor} of the size': extract_patches(
-                    coded[factor], own, mirrored=True) for factor in SHRUNK}
-                cut['patches not mirrored'] = extract_patches(coded[1], own)
+                    coded[factor], own, varied=True) for factor in SHRUNK}
+                cut['patches not varied'] = extract_patches(coded[1], own)
                 outputs = dict(zip(cut, predictor.run_together(list(cut.values()))))
                 whole = f'1/{SHRUNK[0]} of the size'
                 found = {name: rule(outputs[whole]) for name, rule in rules.items()}
@@ -301,11 +301,12 @@ def stopping(args, paths):
             for j, quality in enumerate(args.qualities, start=1):
                 coded = compress(image, quality)
                 for dy, dx in args.crop:
-                    patches = predictor.cut(np.ascontiguousarray(coded[dy:, dx:]))
+                    cropped = np.ascontiguousarray(coded[dy:, dx:])
+                    patches = predictor.cut(cropped)
                     if len(patches) == predictor.type.samples ** 2:
                         output = predictor.run_network(patches)
                         cases.append([(ahead, predict()) for ahead, predict
-                                      in predictor.stages(output.__getitem__)])
+                                      in predictor.stages(cropped, output.__getitem__)])
                         truth.append(quality)
                 progress.update(i * len(args.qualities) + j, path.name)
     if not cases:

@@ -71,12 +71,12 @@ def photos(args, n):
 def benchmark_data(args):
     """gen_data.py: patches made and written."""
     with tempfile.TemporaryDirectory() as folder, unheard():
-        made = rate(partial(make_patches, args, folder), 100 * args.num_samples)
-    row('gen_data.py', made, 'patches/s')
+        made = rate(partial(make_patches, args, folder, args.num_samples), 100 * args.num_samples)
+    row('gen_data.py', made, 'patches/s', f'{args.num_samples:,} for each quality')
 
 
-def make_patches(args, folder):
-    gen_data.main(['--in_path', str(args.in_path), '--num_samples', str(args.num_samples),
+def make_patches(args, folder, num_samples):
+    gen_data.main(['--in_path', str(args.in_path), '--num_samples', str(num_samples),
                    '--hdf5_name', 'a.h5', '--comp_type', args.comp_type, '--out_path', folder])
     return Path(folder) / 'a.h5'
 
@@ -86,7 +86,7 @@ def benchmark_training(args):
     comp_type = COMP_TYPES[args.comp_type]
     with tempfile.TemporaryDirectory() as folder:
         with unheard():
-            path = make_patches(args, folder)
+            path = make_patches(args, folder, min(args.num_samples, 2000))
         train_on(path, comp_type)
 
 
@@ -282,7 +282,9 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--in_path', default=SAMPLES, help='photos (default: sample_image)')
     parser.add_argument('--comp_type', default='jpeg_paper')
-    parser.add_argument('--num_samples', type=int, default=5000, help='patches for each quality')
+    parser.add_argument('--num_samples', type=int, default=20000, metavar='N',
+                        help='patches that gen_data.py makes for each quality (default: those of '
+                        'batch_train_jpeg_paper.sh, %(default)s)')
     parser.add_argument('--folder_images', type=int, default=96, help='photos in a folder')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),
                         help='default: all')

@@ -65,11 +65,18 @@ def test_the_grid_is_the_published_one(size):
     assert grid_positions(size, PAPER).tolist() == expected
 
 
+@pytest.mark.parametrize('varied', [False, True])
 @pytest.mark.parametrize('size', range(16, 400))
-def test_patches_lie_inside_the_image_and_are_different(size):
-    found = grid_positions(size, PAPER)
+def test_patches_lie_inside_the_image_and_are_different(size, varied):
+    found = grid_positions(size, PAPER, varied)
     assert 1 <= len(found) <= 16 and len(set(found)) == len(found)
     assert found.min() >= 0 and found.max() + 16 <= size
+
+
+@pytest.mark.parametrize('size', range(32, 200))
+def test_varied_patches_are_many_and_show_all_phases_of_the_block_grid(size):
+    found = grid_positions(size, PAPER, varied=True)
+    assert len(found) == 16 and (np.bincount(found % 8) == 2).all()
 
 
 def test_a_patch_holds_one_whole_coding_block():
@@ -90,19 +97,30 @@ def test_patches_are_cut_where_the_grid_says(photo):
         assert (patches[16 * i + j] == expected).all()
 
 
-def test_mirrored_patches_are_of_all_four_kinds_in_every_part_of_the_grid(photo):
-    plain, mirrored = (extract_patches(photo, PAPER, m) for m in (False, True))
+def test_varied_patches_are_of_all_four_kinds_at_all_phases_in_every_part_of_the_grid(photo):
+    rows, cols = (grid_positions(side, PAPER, varied=True) for side in photo.shape[:2])
+    plain = np.array([photo[y:y + 16, x:x + 16] for y in rows for x in cols])
     kinds = [plain, plain[:, ::-1], plain[:, :, ::-1], plain[:, ::-1, ::-1]]
-    same = np.array([(mirrored == kind).all(axis=(1, 2, 3)) for kind in kinds])
+    varied = extract_patches(photo, PAPER, varied=True)
+    same = np.array([(varied == kind).all(axis=(1, 2, 3)) for kind in kinds])
     assert (same.sum(axis=0) == 1).all()
     for part in models.grid_parts(PAPER):
         assert (same[:, part].sum(axis=1) == 8).all()
+        for starts, numbers in zip((rows, cols), np.unravel_index(part, (16, 16))):
+            assert (np.bincount(starts[numbers] % 8) == 4).all()
 
 
-def test_a_predictor_mirrors_patches_for_the_likelihood_alone(photo):
-    for fusion, mirrored in (('median', False), ('likelihood', True)):
+def test_every_phase_is_seen_mirrored_and_not():
+    for together in models.MIRRORED:
+        seen = set(zip(models.varied_phase(np.arange(16)),
+                       models.varied_mirroring(np.arange(16), together)))
+        assert len(seen) == 16
+
+
+def test_a_predictor_varies_patches_for_the_likelihood_alone(photo):
+    for fusion, varied in (('median', False), ('likelihood', True)):
         patches = Predictor('jpeg_paper', fusion=fusion).cut(photo)
-        assert (patches == extract_patches(photo, PAPER, mirrored)).all()
+        assert (patches == extract_patches(photo, PAPER, varied)).all()
 
 
 def test_the_fused_quality_is_the_median_of_the_confident_patches():
@@ -184,9 +202,22 @@ def test_the_evidence_follows_the_answers_without_a_jump(likelihood):
 
 def test_fewer_patches_of_an_image_weigh_more_each_but_say_less(likelihood):
     shares = np.array([0.25, 0.5, 0.75, 1])
-    counted = models.evidence_share(shares)
+    counted = models.evidence_counted(np.zeros((512, 768, 3), np.uint8), shares)
     assert counted[-1] == pytest.approx(models.EVIDENCE_SHARE)
     assert (np.diff(counted) < 0).all() and (np.diff(counted * shares) > 0).all()
+
+
+def test_in_smaller_images_patches_have_more_in_common():
+    counted = [models.evidence_counted(np.zeros((side, side, 3), np.uint8))
+               for side in (32, 64, 256, 512, 1024)]
+    whole = models.EVIDENCE_SHARE
+    assert counted == pytest.approx([whole / 16, whole / 8, whole / 2, whole, whole])
+
+
+def test_in_small_images_patches_overlap(photo):
+    small = [photo[:side, :side] for side in (16, 24, 32, 64)]
+    found = Predictor('jpeg_paper', patches='all').predict_all(small)
+    assert [p.patches for p in found] == [1, 64, 256, 256]
 
 
 # ---------------------------------------------------------------- stopping early
