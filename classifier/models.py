@@ -221,12 +221,12 @@ def extract_patches(image, comp_type, varied=False):
     return patches.reshape(-1, comp_type.patch, comp_type.patch, 3)
 
 
-# A patch and its mirror images were compressed alike, for the signs of DCT coefficients are all that
-# differs; but the network's errors differ, as they do at each phase of the block grid. Patches that
+# A patch and its mirror images were compressed alike, for only the signs of their DCT coefficients
+# differ; but the network's errors differ, as they do at each phase of the block grid. Patches that
 # vary in both have less of an error in common, and an image that was cropped shows the same phases
-# as one that was not. Each of `grid_parts` has all four kinds, and all eight phases on each axis.
-# Every other row of the grid is upside down, after so many rows it is the others' turn; columns
-# are left to right.
+# as one that was not. Every other row of the grid is upside down, and after so many rows it is the
+# others' turn; columns are left to right. Each of `grid_parts` has all four kinds, and all eight
+# phases on each axis.
 MIRRORED = 2, 4
 
 
