@@ -508,4 +508,4 @@ def test_the_documented_import_works_from_the_repository(photo):
             "import numpy as np\n"
             "print(Predictor('jpeg_paper').predict(np.zeros((64, 64, 3), np.uint8)).patches)\n")
     result = typed('-c', code)
-    assert result.returncode == 0 and result.stdout == '36\n'
+    assert result.returncode == 0 and result.stdout == '256\n'

@@ -65,18 +65,18 @@ def test_the_grid_is_the_published_one(size):
     assert grid_positions(size, PAPER).tolist() == expected
 
 
-@pytest.mark.parametrize('varied', [False, True])
 @pytest.mark.parametrize('size', range(16, 400))
-def test_patches_lie_inside_the_image_and_are_different(size, varied):
-    found = grid_positions(size, PAPER, varied)
-    assert 1 <= len(found) <= 16 and len(set(found)) == len(found)
-    assert found.min() >= 0 and found.max() + 16 <= size
+def test_patches_lie_inside_the_image_and_are_different(size):
+    for varied in (False, True):
+        found = grid_positions(size, PAPER, varied)
+        assert 1 <= len(found) <= 16 and len(set(found)) == len(found)
+        assert found.min() >= 0 and found.max() + 16 <= size
 
 
-@pytest.mark.parametrize('size', range(32, 200))
-def test_varied_patches_are_many_and_show_all_phases_of_the_block_grid(size):
-    found = grid_positions(size, PAPER, varied=True)
-    assert len(found) == 16 and (np.bincount(found % 8) == 2).all()
+def test_varied_patches_are_many_and_show_all_phases_of_the_block_grid():
+    for size in range(32, 400):
+        found = grid_positions(size, PAPER, varied=True)
+        assert len(found) == 16 and (np.bincount(found % 8) == 2).all()
 
 
 def test_a_patch_holds_one_whole_coding_block():
