@@ -283,7 +283,13 @@ class Prediction:
         return float(self.lattice.quality) if self.is_refined else self.network_quality
 
 
-def fuse(output, threshold, max_quality=100, evidence=None, counted=None):
+# An image's patches err together. With this share of the evidence of all of them the posterior is
+# as wide as the errors; in smaller images than this (geometric mean of the sides, px), in which
+# they lie closer or overlap, with proportionally less: both on training photos.
+EVIDENCE_SHARE, EVIDENCE_SIDE = 0.3, 512
+
+
+def fuse(output, threshold, max_quality=100, evidence=None, counted=EVIDENCE_SHARE):
     """`Prediction` from the network's output (n, 2): confidence, quality.
 
     The paper's rule is the median quality of the patches whose confidence is above the
@@ -301,7 +307,7 @@ def fuse(output, threshold, max_quality=100, evidence=None, counted=None):
     elif evidence is None or not evidence.any():
         fused = np.median(kept)
     else:
-        fused, spread = posterior(evidence, counted or EVIDENCE_SHARE)
+        fused, spread = posterior(evidence, counted)
     return Prediction(float(fused), int(kept.size), int(quality.size), spread)
 
 
@@ -310,10 +316,6 @@ CONFIDENCE_EDGES = 100 - np.geomspace(30, 1, 16)
 # Qualities are whole numbers: so much evidence draws the answer to the most probable one. More
 # would lower the error a little more, but also let it depend on rounding in the network.
 ANSWER_EVIDENCE = 2
-# An image's patches err together. With this share of the evidence of all of them the posterior is
-# as wide as the errors; in smaller images than this (geometric mean of the sides, px), in which
-# they lie closer or overlap, with proportionally less: both on training photos.
-EVIDENCE_SHARE, EVIDENCE_SIDE = 0.3, 512
 # Lead from which on an answer is settled, chosen on training photos (`evaluate_cls.py
 # --stopping`), and how much below that it is quite open.
 SETTLED, BAND = 2, 0.25
@@ -388,7 +390,7 @@ def patch_evidence(output, log_likelihood):
     return evidence * np.clip((confidence - none) / (whole - none), 0, 1)
 
 
-def posterior(evidence, counted=EVIDENCE_SHARE):
+def posterior(evidence, counted):
     """Answer and standard deviation of the quality, given the `patch_evidence` of an image.
 
     Both are moments of a posterior over the qualities: the answer with the evidence times
@@ -508,7 +510,7 @@ class Predictor:
         """An image's patches as the network gets them; those for the likelihood are varied."""
         return extract_patches(image, self.type, varied=self.log_likelihood is not None)
 
-    def fuse(self, output, counted=None, evidence=None):
+    def fuse(self, output, counted=EVIDENCE_SHARE, evidence=None):
         """The `Prediction` from the network's output (n, 2) on an image's patches, or some.
 
         counted: as in `fuse`. evidence: their `patch_evidence`, if it is known already.

@@ -40,6 +40,7 @@ from recompression import find_earlier
 from train import SCHEDULE, patch_trainer, training_batches
 
 ROUNDS, STEPS, BATCH = 5, 10, 1024
+TRAINING_SAMPLES = 2000  # for each quality: more patches than all rounds see
 QUALITIES = range(5, 100, 10)  # how many patches it takes depends on them
 
 
@@ -86,7 +87,7 @@ def benchmark_training(args):
     comp_type = COMP_TYPES[args.comp_type]
     with tempfile.TemporaryDirectory() as folder:
         with unheard():
-            path = make_patches(args, folder, min(args.num_samples, 2000))
+            path = make_patches(args, folder, TRAINING_SAMPLES)
         train_on(path, comp_type)
 
 

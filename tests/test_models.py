@@ -200,7 +200,7 @@ def test_the_evidence_follows_the_answers_without_a_jump(likelihood):
         assert abs(judge(moved, likelihood).network_quality - answer) < 0.005
 
 
-def test_fewer_patches_of_an_image_weigh_more_each_but_say_less(likelihood):
+def test_fewer_patches_of_an_image_weigh_more_each_but_say_less():
     shares = np.array([0.25, 0.5, 0.75, 1])
     counted = models.evidence_counted(np.zeros((512, 768, 3), np.uint8), shares)
     assert counted[-1] == pytest.approx(models.EVIDENCE_SHARE)
