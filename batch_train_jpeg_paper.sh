@@ -10,7 +10,8 @@
 # training: more ROUNDS and EPOCHS (of STEPS of 1,024 patches each). To go on from weights
 # that are there: BASE_WEIGHTS, another OUT, and a SEED for other patches; if they are a
 # narrower network's, BASE_TYPE names its comp_type, and it is widened. FRAMEWORK=pytorch
-# trains with PyTorch, all but the last epoch.
+# trains with PyTorch, all but the last epoch. To finish the weights of
+# classifier/torch_port.py, give its weights.npz as BASE_WEIGHTS.
 set -euo pipefail
 absolute() { case $1 in (/*) echo "$1" ;; (*) echo "$PWD/$1" ;; esac; }
 train_dir=${TRAIN_DIR:+$(absolute "$TRAIN_DIR")}
@@ -45,9 +46,9 @@ fi
 . ./env.sh
 mkdir -p "$out"
 
-gen_data() {  # folder, file, patches for each quality, seed
+gen_data() {  # folder, file, patches for each quality, seed, chroma
     [ -f "$out/$2" ] || python3 classifier/gen_data.py --in_path "$1" --comp_type "$comp_type" \
-        --num_samples "$3" --hdf5_name "$2" --out_path "$out" --seed "$4"
+        --num_samples "$3" --hdf5_name "$2" --out_path "$out" --seed "$4" --chroma "$5"
 }
 
 train() {  # round, last epoch of the schedule to do now, framework
@@ -64,10 +65,10 @@ to_tflite() {
         --out_path "classifier/save/$comp_type/best"
 }
 
-gen_data "$valid_dir" val.h5 600 1000
+gen_data "$valid_dir" val.h5 600 1000 4:2:0
 for ((round = 1; round <= rounds; round++)); do
     [ -f "$out/round_$round.done" ] && rm -f "$out/train_$round.h5" && continue
-    gen_data "$train_dir" "train_$round.h5" "$samples" $((seed + round))
+    gen_data "$train_dir" "train_$round.h5" "$samples" $((seed + round)) mixed
     if [ "$round" = "$rounds" ] && [ "$framework" != tensorflow ] && [ "$epochs" -gt 1 ]; then
         train "$round" $((epochs - 1)) "$framework"
         framework=tensorflow

@@ -24,12 +24,14 @@ import numpy as np
 
 from console import (MAX_SEED, Progress, check_writable, command, complain, count, naming,
                      ordered_map, put_in_place, whole_file)
-from images import MAX_JPEG_SIDE, MAX_PIXELS, compress, list_images, read_header, read_image
+from images import (MAX_JPEG_SIDE, MAX_PIXELS, MIXED, compress, list_images, read_header,
+                    read_image)
 from models import COMP_TYPES, InputError, cores, get_comp_type
 from patches import DIGEST, content_digest
 
 REDRAWS = 3            # of a flat patch (reference)
 MIN_SOURCE_QUALITY = 95
+CHROMA = ('4:2:0', 'mixed')
 HDF5_HEADERS = 8192    # bytes in a file beside the data, at most
 
 
@@ -44,6 +46,9 @@ def parse_args(argv):
     parser.add_argument('--out_path', default='.', help='folder to write it to (default: here)')
     parser.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
                         help='side of the stored patches: 24 for random crops (default), 16')
+    parser.add_argument('--chroma', choices=CHROMA, default='4:2:0',
+                        help='4:2:0 (default), or mixed: each image at each quality one of '
+                        + ', '.join(f'{name} ({share:.0%})' for name, share in MIXED.items()))
     parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
@@ -106,6 +111,13 @@ def share_out(num_samples, images, qualities, rng):
     return counts
 
 
+def coded(image, quality, chroma, rng):
+    """`images.compress` with the chroma in CHROMA; of 'mixed', one of `images.MIXED` is drawn."""
+    if chroma == 'mixed':
+        chroma = rng.choice(list(MIXED), p=list(MIXED.values()))
+    return compress(image, quality, chroma)
+
+
 def random_patches(image, number, size, block, rng):
     """`number` patches of `size` px from random positions on the block grid.
 
@@ -126,17 +138,17 @@ def random_patches(image, number, size, block, rng):
     return patches
 
 
-def image_patches(path, counts, size, block, rng, save_folder=None):
+def image_patches(path, counts, size, block, chroma, rng, save_folder=None):
     """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,)."""
     image = read_image(path, math.inf)  # `sources` has looked at its size
     parts = [np.empty((0, size, size, 3), np.uint8)]
     for quality, number in enumerate(counts, start=1):
         if number or save_folder:
-            coded = compress(image, quality)
-            parts.append(random_patches(coded, number, size, block, rng))
+            pixels = coded(image, quality, chroma, rng)
+            parts.append(random_patches(pixels, number, size, block, rng))
             if save_folder:
                 with whole_file(save_folder / f'{path.name}_q{quality:03}.png', 'wb') as file:
-                    file.write(cv2.imencode('.png', coded)[1])
+                    file.write(cv2.imencode('.png', pixels)[1])
     qualities = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint8), counts)
     order = rng.permutation(len(qualities))
     return np.concatenate(parts)[order], qualities[order]
@@ -211,12 +223,13 @@ def write_patches(part, paths, args, comp_type, pool, save_folder):
                        np.random.default_rng(args.seed))
     ends = counts.sum(axis=1).cumsum()
     recipe = hashlib.sha256(json.dumps(
-        [comp_type.name, args.num_samples, args.patch_size, args.seed, args.save_image,
-         [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
+        [comp_type.name, args.num_samples, args.patch_size, args.chroma, args.seed,
+         args.save_image, [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
 
     def work(index):
+        rng = np.random.default_rng((args.seed, index))
         return index, image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
-                                    np.random.default_rng((args.seed, index)), save_folder)
+                                    args.chroma, rng, save_folder)
 
     with open_part(part, int(ends[-1]), args.patch_size, recipe) as file:
         x, y = file['x_noise'], file['y_quality']

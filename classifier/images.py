@@ -23,6 +23,10 @@ EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP')  # Pillow tries no other, whatever the name says
 MAX_PIXELS = 200_000_000
 MAX_JPEG_SIDE = 65_500  # px, libjpeg's limit
+SAMPLING = {'4:2:0': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,  # of chroma
+            '4:2:2': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+            '4:4:4': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
+MIXED = {'4:2:0': 0.7, '4:2:2': 0.1, '4:4:4': 0.15, 'gray': 0.05}  # shares of a mix to train on
 
 # Ends entropy-coded data, unlike stuffed zeros and restart markers (ITU-T T.81, B.1.1).
 JPEG_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
@@ -169,12 +173,18 @@ def _to_bgr(image):
     return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
 
 
-def compress(image, quality):
-    """The image after JPEG at that quality (OpenCV, 4:2:0 chroma), decoded again.
+def compress(image, quality, chroma='4:2:0'):
+    """The image after JPEG (OpenCV's) at that quality, decoded again.
 
-    image: (h, w, 3) uint8 BGR; quality: 1..100; returns an array of the same kind.
+    image: (h, w, 3) uint8 BGR; quality: 1..100; chroma: '4:2:0', '4:2:2', '4:4:4' or
+    'gray', for a JPEG of luma alone. Returns an array of the image's kind.
     """
-    ok, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if chroma == 'gray':
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    else:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[chroma]]
+    ok, data = cv2.imencode('.jpg', image, options)
     if not ok:
         raise InputError(f'JPEG cannot hold an image of {image.shape[1]}x{image.shape[0]}')
     return cv2.imdecode(data, cv2.IMREAD_COLOR)

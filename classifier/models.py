@@ -794,12 +794,16 @@ def stored_likelihood(folder, required=False):
 
 
 def load_network(comp_type, folder):
-    """The network with the weights of a checkpoint folder.
+    """The network with the weights of a checkpoint folder, or of a weights.npz.
 
     The folder itself is the checkpoint's prefix: it holds `.index` and
     `.data-00000-of-00001`. InputError when they are missing, Git LFS pointers,
     damaged, not finite, or of another compression type.
     """
+    if Path(folder).suffix == '.npz':
+        network = build_network(comp_type)
+        network.set_weights(load_arrays(comp_type, folder))
+        return network
     prefix = checkpoint_prefix(folder, 'train some with train.py or name a folder with --weights')
     tf, _ = import_tensorflow()
     with damage_named(folder):
@@ -812,6 +816,38 @@ def load_network(comp_type, folder):
         raise InputError(f'{folder}: these weights are not of {comp_type.name}'
                          + (f'; they fit --comp_type {known[0]}' if known else ''))
     return with_weights(build_network(comp_type), prefix)
+
+
+def weight_shapes(comp_type):
+    """Of the network, in the order of Keras' `get_weights`: a list of tuples."""
+    shapes, channels = [], 3
+    for width in STAGE_WIDTHS:
+        filters = comp_type.k * width
+        for size, taken in (3, channels), (1, filters), (3, filters), (1, filters):
+            shapes += [(size, size, taken, filters)] + 4 * [(filters,)]  # batch normalisation
+        channels = filters
+    return shapes + [(3, 3, channels, comp_type.k), (comp_type.k,), (comp_type.k, 2), (2,)]
+
+
+def load_arrays(comp_type, path):
+    """The network's weights in the weights.npz that torch_port.py writes.
+
+    A list of float32 arrays as Keras' `get_weights` gives them. InputError if the file is
+    missing, damaged, not finite, or of another compression type.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[f'arr_{i}'] for i in range(len(file.files))]
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file; torch_port.py writes it') from None
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
+        raise InputError(f'{path}: not a readable weights.npz; make it again with '
+                         'torch_port.py') from None
+    if [a.shape for a in arrays] != weight_shapes(comp_type):
+        raise InputError(f'{path}: these weights are not of {comp_type.name}')
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise InputError(f'{path}: the weights are not finite numbers; train them again')
+    return arrays
 
 
 def checkpoint_prefix(folder, advice):

@@ -65,6 +65,7 @@ def parse_args(argv):
     parser.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
                         'if its network is narrower: it is widened (default: the same type)')
     add_training_options(parser, SCHEDULE, 'out')
+    add_output_options(parser)
     parser.add_argument('--strategy', choices=STRATEGIES, default='default',
                         help='share every batch out: mirrored, among the GPUs of this machine; '
                         'multi_worker, among the machines in TF_CONFIG (default: do not)')
@@ -84,7 +85,7 @@ def parse_args(argv):
 
 def add_training_options(parser, defaults, out_path):
     """The options of every training script; `defaults` is a schedule as in SCHEDULE."""
-    default = {k: 'one pass over the file' if v is None else f'{v:g}' for k, v in defaults.items()}
+    default = {k: 'one pass over the file' if v is None else v for k, v in defaults.items()}
     parser.add_argument('--epochs', type=count(0), help='length of the schedule (default: '
                         f'{default["epochs"]}; 0 only validates weights that are there)')
     parser.add_argument('--batch_size', type=count(2), help=f'default: {default["batch_size"]}')
@@ -101,6 +102,10 @@ def add_training_options(parser, defaults, out_path):
     parser.add_argument('--resume', action='store_true', help='go on with the training in out_path')
     parser.add_argument('--out_path', type=Path, default=out_path, metavar='DIR',
                         help=f'logs and the state to resume from (default: {out_path})')
+
+
+def add_output_options(parser):
+    """The options of the training scripts that keep the best weights."""
     parser.add_argument('--save_path', default=SAVE_FOLDER, metavar='DIR',
                         help='best weights go to DIR/<network>/best (default: classifier/save)')
     parser.add_argument('--tensorboard', action='store_true',
