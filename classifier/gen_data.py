@@ -24,14 +24,13 @@ import numpy as np
 
 from console import (MAX_SEED, Progress, check_writable, command, complain, count, naming,
                      ordered_map, put_in_place, whole_file)
-from images import (MAX_JPEG_SIDE, MAX_PIXELS, MIXED, compress, list_images, read_header,
-                    read_image)
+from images import (CHROMA, MAX_JPEG_SIDE, MAX_PIXELS, MIXED, compress, draw_chroma, list_images,
+                    read_header, read_image)
 from models import COMP_TYPES, InputError, cores, get_comp_type
 from patches import DIGEST, content_digest
 
 REDRAWS = 3            # of a flat patch (reference)
 MIN_SOURCE_QUALITY = 95
-CHROMA = ('4:2:0', 'mixed')
 HDF5_HEADERS = 8192    # bytes in a file beside the data, at most
 
 
@@ -111,13 +110,6 @@ def share_out(num_samples, images, qualities, rng):
     return counts
 
 
-def coded(image, quality, chroma, rng):
-    """`images.compress` with the chroma in CHROMA; of 'mixed', one of `images.MIXED` is drawn."""
-    if chroma == 'mixed':
-        chroma = rng.choice(list(MIXED), p=list(MIXED.values()))
-    return compress(image, quality, chroma)
-
-
 def random_patches(image, number, size, block, rng):
     """`number` patches of `size` px from random positions on the block grid.
 
@@ -144,11 +136,11 @@ def image_patches(path, counts, size, block, chroma, rng, save_folder=None):
     parts = [np.empty((0, size, size, 3), np.uint8)]
     for quality, number in enumerate(counts, start=1):
         if number or save_folder:
-            pixels = coded(image, quality, chroma, rng)
-            parts.append(random_patches(pixels, number, size, block, rng))
+            coded = compress(image, quality, draw_chroma(chroma, rng))
+            parts.append(random_patches(coded, number, size, block, rng))
             if save_folder:
                 with whole_file(save_folder / f'{path.name}_q{quality:03}.png', 'wb') as file:
-                    file.write(cv2.imencode('.png', pixels)[1])
+                    file.write(cv2.imencode('.png', coded)[1])
     qualities = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint8), counts)
     order = rng.permutation(len(qualities))
     return np.concatenate(parts)[order], qualities[order]

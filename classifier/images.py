@@ -27,6 +27,7 @@ SAMPLING = {'4:2:0': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,  # of chroma
             '4:2:2': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
             '4:4:4': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
 MIXED = {'4:2:0': 0.7, '4:2:2': 0.1, '4:4:4': 0.15, 'gray': 0.05}  # shares of a mix to train on
+CHROMA = ('4:2:0', 'mixed')
 
 # Ends entropy-coded data, unlike stuffed zeros and restart markers (ITU-T T.81, B.1.1).
 JPEG_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
@@ -188,6 +189,11 @@ def compress(image, quality, chroma='4:2:0'):
     if not ok:
         raise InputError(f'JPEG cannot hold an image of {image.shape[1]}x{image.shape[0]}')
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+def draw_chroma(chroma, rng):
+    """For `compress`: of 'mixed', one of MIXED is drawn; '4:2:0', which CHROMA holds too, stays."""
+    return str(rng.choice(list(MIXED), p=list(MIXED.values()))) if chroma == 'mixed' else chroma
 
 
 @dataclass(frozen=True)

@@ -802,7 +802,7 @@ def load_network(comp_type, folder):
     """
     if Path(folder).suffix == '.npz':
         network = build_network(comp_type)
-        network.set_weights(load_arrays(comp_type, folder))
+        network.set_weights(load_weights(comp_type, folder))
         return network
     prefix = checkpoint_prefix(folder, 'train some with train.py or name a folder with --weights')
     tf, _ = import_tensorflow()
@@ -829,20 +829,25 @@ def weight_shapes(comp_type):
     return shapes + [(3, 3, channels, comp_type.k), (comp_type.k,), (comp_type.k, 2), (2,)]
 
 
-def load_arrays(comp_type, path):
+def load_arrays(path):
+    """What `np.savez` wrote without names: a list of arrays; InputError for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[f'arr_{i}'] for i in range(len(file.files))]
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file; torch_port.py writes it') from None
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError,
+            zipfile.BadZipFile):
+        raise InputError(f'{path}: damaged; make it again with torch_port.py') from None
+
+
+def load_weights(comp_type, path):
     """The network's weights in the weights.npz that torch_port.py writes.
 
     A list of float32 arrays as Keras' `get_weights` gives them. InputError if the file is
     missing, damaged, not finite, or of another compression type.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = [file[f'arr_{i}'] for i in range(len(file.files))]
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file; torch_port.py writes it') from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
-        raise InputError(f'{path}: not a readable weights.npz; make it again with '
-                         'torch_port.py') from None
+    arrays = load_arrays(path)
     if [a.shape for a in arrays] != weight_shapes(comp_type):
         raise InputError(f'{path}: these weights are not of {comp_type.name}')
     if not all(np.isfinite(a).all() for a in arrays):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from console import Progress, named, open_predictor, ordered_map, save_figure, whole_file
-from images import compress, list_images, read_image
+from images import compress, draw_chroma, list_images, read_image
 from lattice import decoder_luma, find_quality
 from lattice_studies import LATTICE_STUDIES, pillow_jpeg
 from metrics import confusion_figure, describe, error_metrics
@@ -144,18 +144,22 @@ def binned(by, values, bins=12):
     return np.array([(by[part].mean(), values[part].mean()) for part in parts]).T
 
 
-def network_outputs(predictor, paths, qualities):
-    """Yields (quality, the network's output (n, 2)) for photos at each quality, on any grid."""
+def network_outputs(predictor, paths, qualities, chroma='4:2:0'):
+    """Yields (quality, the network's output (n, 2)) for photos at each quality, on any grid.
+
+    chroma: of images.CHROMA.
+    """
     rng = np.random.default_rng(0)
 
     def coded(case):
-        image, quality, (dy, dx) = case
-        return np.ascontiguousarray(compress(image, quality)[dy:, dx:])
+        image, quality, (dy, dx), drawn = case
+        return np.ascontiguousarray(compress(image, quality, drawn)[dy:, dx:])
 
     with ThreadPoolExecutor(2) as pool, Progress(len(paths), 'images') as progress:
         for done, path in enumerate(paths, start=1):
             image = read_image(path)
-            cases = [(image, q, rng.integers(0, 8, 2)) for q in qualities]
+            cases = [(image, q, rng.integers(0, 8, 2), draw_chroma(chroma, rng))
+                     for q in qualities]
             for quality, one in zip(qualities, ordered_map(pool, coded, cases, ahead=8)):
                 yield quality, predictor.run_network(
                     extract_patches(one, predictor.type, varied=True))
@@ -277,7 +281,7 @@ def fit_likelihood(args, paths):
     """count on TRAINING photos how patches answer at each quality; store it with the weights"""
     predictor = Predictor(args.comp_type, args.weights, fusion='median', runtime=args.runtime)
     counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
-    for quality, output in network_outputs(predictor, paths, range(1, 101)):
+    for quality, output in network_outputs(predictor, paths, range(1, 101), 'mixed'):
         counts[quality - 1] += patch_counts(output)
     path = Path(args.weights or best_folder(predictor.type)) / LIKELIHOOD_FILE
     with whole_file(path, 'wb') as file:

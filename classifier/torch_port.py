@@ -17,30 +17,37 @@ PyTorch is not in requirements.txt: `pip install torch`.
 """
 import argparse
 import copy
-import math
 import json
-import pickle
+import math
+import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError:
+    if __name__ != '__main__':
+        raise
+    print('torch_port.py: error: this needs PyTorch: pip install torch', file=sys.stderr)
+    sys.exit(2)
 from torch import nn
 from torch.nn import functional as F
 
 from console import Progress, check_writable, command, ordered_map, whole_file
-from gen_data import CHROMA, REDRAWS, coded, sources
-from images import list_images, read_image
-from models import (COMP_TYPES, STAGE_WIDTHS, InputError, cores, get_comp_type, load_arrays)
-from train import (AVERAGE_DECAY, RUN_FILE, STOPPED, History, StopSignals, add_training_options,
-                   settle_schedule)
+from gen_data import REDRAWS, sources
+from images import CHROMA, compress, draw_chroma, list_images, read_image
+from models import (COMP_TYPES, STAGE_WIDTHS, InputError, cores, get_comp_type, load_arrays,
+                    load_weights)
+from train import (AVERAGE_DECAY, CHECKPOINT_SECONDS, RUN_FILE, STOPPED, History, StopSignals,
+                   add_training_options, settle_schedule)
 
-WEIGHTS_FILE, STATE_FILE = 'weights.npz', 'state.pt'  # in out_path
-VALIDATION_BATCHES = 16
-EAGER_STEPS = 3     # before one is recorded
-LOOK_EVERY = 100    # steps
-# As in train.py, for larger batches.
+WEIGHTS_FILE, STATE_FILE = 'weights.npz', 'state.npz'  # in out_path
+VALIDATION_PATCHES = 65_536
+EAGER_STEPS = 3   # before one is recorded
+LOOK_EVERY = 100  # steps
 SCHEDULE = {'epochs': 40, 'steps_per_epoch': 1000, 'batch_size': 4096, 'lr': 2e-3,
             'warmup_steps': 500, 'seed': 0, 'chroma': 'mixed'}
 
@@ -85,12 +92,6 @@ class PatchNetwork(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 yield from (module.running_mean, module.running_var)
 
-    @torch.no_grad()
-    def set(self, arrays):
-        """Take over weights as Keras holds them, in the order of `weights`."""
-        for tensor, array in zip(self.weights(), arrays, strict=True):
-            tensor.copy_(from_keras(array))
-
     def arrays(self):
         """The weights as Keras' `get_weights` gives them: a list of float32 arrays."""
         return [to_keras(tensor) for tensor in self.weights()]
@@ -106,6 +107,13 @@ def to_keras(tensor):
     """A weight for Keras, the inverse of `from_keras`."""
     value = tensor.detach().cpu()
     return (value.permute(2, 3, 1, 0) if value.ndim == 4 else value.t()).contiguous().numpy()
+
+
+@torch.no_grad()
+def copy_from_keras(tensors, arrays):
+    """Set tensors to weights as Keras holds them."""
+    for tensor, array in zip(tensors, arrays, strict=True):
+        tensor.copy_(from_keras(array))
 
 
 def losses(output, quality):
@@ -124,6 +132,27 @@ def move_average(average, network, weight):
     torch._foreach_lerp_(list(average.weights()), list(network.weights()), weight)
 
 
+def adam(network, **options):
+    """Adam for a network, and its moments, which are there before the first step.
+
+    Returns the optimiser and two lists, the first moments and the second.
+    """
+    parameters = list(network.parameters())
+    optimizer = torch.optim.Adam(parameters, fused=True, **options)
+    for tensor in parameters:
+        optimizer.state[tensor] = {
+            'step': torch.zeros((), device=tensor.device),
+            'exp_avg': torch.zeros_like(tensor), 'exp_avg_sq': torch.zeros_like(tensor)}
+    return optimizer, *([optimizer.state[tensor][name] for tensor in parameters]
+                        for name in ('exp_avg', 'exp_avg_sq'))
+
+
+def set_steps(optimizer, number):
+    """Tell an optimiser of `adam` how many steps are behind it."""
+    for state in optimizer.state.values():
+        state['step'].fill_(number)
+
+
 class TorchStep:
     """One training step on copies of Keras' weights and moments, on the GPU if there is one.
 
@@ -137,15 +166,8 @@ class TorchStep:
             PatchNetwork(k).to(self.device, memory_format=torch.channels_last) for _ in range(2))
         torch._dynamo.config.suppress_errors = True  # where nothing compiles: slower, it runs
         self.forward = torch.compile(self.network)
-        parameters = list(self.network.parameters())
-        self.adam = torch.optim.Adam(parameters, eps=optimizer.epsilon, fused=True)
+        self.adam, *moments = adam(self.network, eps=optimizer.epsilon)
         self.iterations = optimizer.iterations
-        for tensor in parameters:
-            self.adam.state[tensor] = {
-                'step': torch.zeros((), device=self.device),
-                'exp_avg': torch.zeros_like(tensor), 'exp_avg_sq': torch.zeros_like(tensor)}
-        moments = ([self.adam.state[tensor][name] for tensor in parameters]
-                   for name in ('exp_avg', 'exp_avg_sq'))
         self.pairs = [pair for tensors, variables in zip(
             (self.network.weights(), self.average.weights(), *moments),
             (network.weights, average.weights, optimizer._momentums, optimizer._velocities),
@@ -154,11 +176,9 @@ class TorchStep:
 
     def from_keras(self):
         """Copy Keras' state to PyTorch."""
-        with torch.no_grad():
-            for tensor, variable in self.pairs:
-                tensor.copy_(from_keras(variable.numpy()))
-            for state in self.adam.state.values():
-                state['step'].fill_(int(self.iterations.numpy()))
+        tensors, variables = zip(*self.pairs)
+        copy_from_keras(tensors, [variable.numpy() for variable in variables])
+        set_steps(self.adam, int(self.iterations.numpy()))
 
     def to_keras(self):
         """Copy PyTorch's state to Keras."""
@@ -187,12 +207,19 @@ class TorchStep:
 
 # ---------------------------------------------------------------- on a GPU alone
 
+def memory(device):
+    """Bytes that are free on a GPU, or those that the machine has."""
+    if device == 'cuda':
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
 class CodedPhotos:
     """Photos at every quality from 1 on, in the memory of a device, to draw patches from.
 
     Each is coded once at each quality, with the chroma that gen_data.py would draw.
-    paths: images that can be read, of at least 16 px on each side. InputError if the
-    memory is too small.
+    paths: images that can be read, of at least 16 px on each side; chroma: of
+    images.CHROMA. InputError if the memory is too small.
     """
 
     def __init__(self, paths, comp_type, chroma, seed, device):
@@ -202,16 +229,15 @@ class CodedPhotos:
             sizes = np.array([image.size * self.qualities for image in images])
             ends = sizes.cumsum()
             starts = ends - sizes
-            try:
-                self.pixels = torch.empty(int(ends[-1]), dtype=torch.uint8, device=device)
-            except RuntimeError:
+            if ends[-1] > memory(device):
                 raise InputError(f'{len(paths)} photos at {self.qualities} qualities need '
-                                 f'{ends[-1] / 1e9:.1f} GB of the memory of {device}, more than '
-                                 'there is; use fewer or smaller photos') from None
+                                 f'{ends[-1] / 1e9:.1f} GB of memory, {memory(device) / 1e9:.1f} '
+                                 'GB are there; use fewer or smaller photos')
+            self.pixels = torch.empty(int(ends[-1]), dtype=torch.uint8, device=device)
 
             def code(index):
                 rng = np.random.default_rng((seed, index))
-                ladder = [coded(images[index], quality, chroma, rng)
+                ladder = [compress(images[index], quality, draw_chroma(chroma, rng))
                           for quality in range(1, self.qualities + 1)]
                 self.pixels[starts[index]:ends[index]] = torch.from_numpy(np.ravel(ladder))
 
@@ -223,9 +249,9 @@ class CodedPhotos:
 
     @torch.no_grad()
     def draw(self, number):
-        """Random crops at any phase of the grid: uint8 (number, 16, 16, 3), and qualities (number,).
+        """Random crops at any phase of the grid, uint8 (number, 16, 16, 3) BGR, and qualities.
 
-        As in training from files, flat ones are drawn again and each axis is mirrored in half
+        As in training from files, flat ones are drawn again, and each axis is mirrored in half
         of them.
         """
         def uniform(limits, *shape):
@@ -249,15 +275,16 @@ class CodedPhotos:
 class PhotoTraining:
     """The network, the running average of its weights, and steps on patches of `CodedPhotos`.
 
-    On a GPU the whole step, drawing the patches too, is recorded once and then replayed.
+    On a GPU the whole step, drawing the patches too, is recorded once and then replayed: its
+    hundreds of kernels are so short that starting them one by one takes longer.
     """
 
-    def __init__(self, k, photos, batch_size, average_decay, seed):
-        self.photos, self.batch_size, self.average_decay = photos, batch_size, average_decay
+    def __init__(self, k, photos, batch_size, seed):
+        self.photos, self.batch_size = photos, batch_size
         self.device, self.on_gpu = photos.device, photos.device != 'cpu'
         torch.manual_seed(seed)
         self.network = PatchNetwork(k)
-        for module in self.network.modules():  # Keras' defaults
+        for module in self.network.modules():  # as Keras does by default
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
@@ -265,18 +292,18 @@ class PhotoTraining:
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
         self.rate = torch.zeros((), device=self.device)
-        self.adam = torch.optim.Adam(self.network.parameters(), lr=self.rate, eps=1e-7, fused=True,
-                                     capturable=self.on_gpu)
+        self.adam, *moments = adam(self.network, lr=self.rate, eps=1e-7, capturable=self.on_gpu)
+        self.tensors = [*self.network.weights(), *self.average.weights(), *moments[0], *moments[1]]
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         torch.backends.cudnn.benchmark = True
         torch._dynamo.config.suppress_errors = True
         self.forward = torch.compile(self.network) if self.on_gpu else self.network
-        self.eager, self.recorded = EAGER_STEPS, None
+        self.eager, self.recorded = EAGER_STEPS if self.on_gpu else math.inf, None
 
     def start(self, arrays):
         """Begin with weights of Keras."""
-        self.network.set(arrays)
-        self.average.set(arrays)
+        for network in (self.network, self.average):
+            copy_from_keras(network.weights(), arrays)
 
     def _step(self):
         x, quality = self.photos.draw(self.batch_size)
@@ -286,27 +313,28 @@ class PhotoTraining:
         loss.backward()
         self.adam.step()
         self.adam.zero_grad()
-        move_average(self.average, self.network, 1 - self.average_decay)
+        move_average(self.average, self.network, 1 - AVERAGE_DECAY)
         self.sums += torch.stack([loss.detach(), error.detach()])
 
     def step(self, rate):
         """One update at that learning rate."""
         self.rate.fill_(rate)
-        if self.on_gpu and self.eager == 0 and not self.recorded:
-            self.recorded = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.recorded):
+        if self.eager:
+            self.eager -= 1
+            if not self.on_gpu:
                 self._step()
-        if self.recorded:
-            self.recorded.replay()
-        elif self.on_gpu:
+                return
             here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
             aside.wait_stream(here)
             with torch.cuda.stream(aside):  # as recording demands of the steps before it
                 self._step()
             here.wait_stream(aside)
-            self.eager -= 1
-        else:
-            self._step()
+            return
+        if not self.recorded:
+            self.recorded = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.recorded):
+                self._step()
+        self.recorded.replay()
 
     def sums_so_far(self):
         """Sums of loss and absolute quality error over the steps since the last call."""
@@ -322,28 +350,27 @@ class PhotoTraining:
         return (sum(sums) / len(patches)).tolist()
 
     def state(self):
-        """What `restore` takes to go on."""
-        return {'network': self.network.state_dict(), 'average': self.average.state_dict(),
-                'adam': self.adam.state_dict()}
+        """What `restore` takes to go on: a list of arrays."""
+        return [to_keras(tensor) for tensor in self.tensors]
 
-    def restore(self, state):
-        """Go on from what `state` gave."""
-        self.network.load_state_dict(state['network'])
-        self.average.load_state_dict(state['average'])
-        self.adam.load_state_dict(state['adam'])
-        self.rate = self.adam.param_groups[0]['lr']
+    def restore(self, arrays, done):
+        """Go on from what `state` gave after that number of steps."""
+        copy_from_keras(self.tensors, arrays)
+        set_steps(self.adam, done)
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--in_path', required=True, metavar='DIR', help='photos to train on')
+    parser.add_argument('--in_path', required=True, metavar='DIR',
+                        help='photos to train on, never compressed before')
     parser.add_argument('--val_path', required=True, metavar='DIR', help='photos to validate on')
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--chroma', choices=CHROMA, help='as in gen_data.py, of the photos to '
                         f'train on (default: {SCHEDULE["chroma"]})')
     parser.add_argument('--base_weights', metavar='FILE',
                         help='start from the weights in this weights.npz instead of random ones')
+    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     add_training_options(parser, SCHEDULE, 'out')
     return parser.parse_args(argv)
 
@@ -357,66 +384,54 @@ def learning_rate(step, schedule):
     return schedule['lr'] * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
-def usable_photos(folder, side):
-    """The paths of a folder's images of at least that side; warns about the others."""
+def open_photos(args, comp_type, schedule, device):
+    """The `CodedPhotos` to train on, and what to validate on: (n, 16, 16, 3) and (n,)."""
     with ThreadPoolExecutor(cores()) as pool:
-        return sources(list_images(folder), side, pool)
-
-
-def load_state(path, device):
-    """What a training saved; InputError for none, or a damaged one."""
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f'{path}: no state to resume from; start again with another '
-                         '--out_path') from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError):
-        raise InputError(f'{path}: damaged; start again with another --out_path') from None
-
-
-@command
-def main(argv=None):
-    args = parse_args(argv)
-    comp_type = get_comp_type(args.comp_type)
-    schedule = settle_schedule(args, SCHEDULE)
-    out, batch_size, seed = args.out_path, schedule['batch_size'], schedule['seed']
-    check_writable(*(out / name for name in (RUN_FILE, STATE_FILE, WEIGHTS_FILE,
-                                             'history_cls.csv', 'history_cls.png')))
-    arrays = load_arrays(comp_type, args.base_weights) if args.base_weights else None
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    state = load_state(out / STATE_FILE, device) if args.resume else None
-    paths, val_paths = (usable_photos(folder, comp_type.patch)
-                        for folder in (args.in_path, args.val_path))
+        paths, val_paths = (sources(list_images(folder, args.recursive), comp_type.patch, pool)
+                            for folder in (args.in_path, args.val_path))
     torch.manual_seed(0)
     val_photos = CodedPhotos(val_paths, comp_type, '4:2:0', 0, device)
-    val_patches = [torch.cat(parts) for parts in zip(
-        *(val_photos.draw(batch_size) for _ in range(VALIDATION_BATCHES)))]
+    parts = [val_photos.draw(4096) for _ in range(VALIDATION_PATCHES // 4096)]
     del val_photos
     torch.cuda.empty_cache()  # for the photos to train on
-    photos = CodedPhotos(paths, comp_type, schedule['chroma'], seed, device)
-    training = PhotoTraining(comp_type.k, photos, batch_size, AVERAGE_DECAY, seed)
-    done = 0
-    if args.resume:
-        training.restore(state['training'])
-        done = state['done']
-    elif arrays:
-        training.start(arrays)
-        val_loss, val_mae = training.validate(*val_patches)
-        print(f'{args.base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}', flush=True)
-    torch.manual_seed(seed << 32 | done)
-    with whole_file(out / RUN_FILE) as file:
-        json.dump(schedule, file, indent=1)
-    history = History(out, done)
-    steps_per_epoch = schedule['steps_per_epoch']
-    until = min(schedule['epochs'], args.until_epoch or schedule['epochs']) * steps_per_epoch
+    return (CodedPhotos(paths, comp_type, schedule['chroma'], schedule['seed'], device),
+            [torch.cat(part) for part in zip(*parts)])
+
+
+def run(args, comp_type, schedule):
+    """Start or resume a training and see it through; returns the exit status."""
+    out, seed, epochs = args.out_path, schedule['seed'], schedule['epochs']
+    batch_size, steps_per_epoch = schedule['batch_size'], schedule['steps_per_epoch']
+    until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    base = load_network(comp_type, args.base_weights).get_weights() if args.base_weights else None
+    done, *state = args.resume and load_arrays(out / STATE_FILE) or [0]
+    photos, val_patches = open_photos(args, comp_type, schedule, device)
+    training = PhotoTraining(comp_type.k, photos, batch_size, seed)
 
     def save():
         with whole_file(out / STATE_FILE, 'wb') as file:
-            torch.save({'done': done, 'training': training.state()}, file)
+            np.savez(file, done, *training.state())
         with whole_file(out / WEIGHTS_FILE, 'wb') as file:
             np.savez(file, *training.average.arrays())
 
-    sums, summed, note = np.zeros(2), 0, ''
+    if args.resume:
+        try:
+            training.restore(state, done := int(done))
+        except (ValueError, TypeError, RuntimeError):
+            raise InputError(f'{out / STATE_FILE}: not the state of this training; start again '
+                             'with another --out_path') from None
+    else:
+        if base:
+            training.start(base)
+            val_loss, val_mae = training.validate(*val_patches)
+            print(f'{args.base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
+        save()
+        with whole_file(out / RUN_FILE) as file:
+            json.dump(schedule, file, indent=1)
+    history = History(out, done)
+    torch.manual_seed(seed << 32 | done)
+    sums, summed, note, saved = np.zeros(2), 0, '', time.monotonic()
     with StopSignals() as stopped, Progress(until, 'steps', done) as progress:
         while done < until and not stopped:
             training.step(learning_rate(done, schedule))
@@ -428,12 +443,15 @@ def main(argv=None):
                     raise InputError(f'the loss is no finite number at step {done}; lower --lr '
                                      'or look into the photos')
                 note = f'loss {loss:.3f}, MAE {error:.3f}'
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save()
+                    saved = time.monotonic()
             progress.update(done, note)
             if done % steps_per_epoch == 0:
                 val_loss, val_mae = training.validate(*val_patches)
                 history.add(done // steps_per_epoch, done, done * batch_size,
                             learning_rate(done, schedule), loss, error, val_loss, val_mae)
-                print(f'epoch {done // steps_per_epoch}/{schedule["epochs"]}: loss {loss:.4f}, '
+                print(f'epoch {done // steps_per_epoch}/{epochs}: loss {loss:.4f}, '
                       f'validation loss {val_loss:.4f}, MAE {val_mae:.4f}', flush=True)
                 sums, summed = np.zeros(2), 0
                 save()
@@ -443,6 +461,19 @@ def main(argv=None):
         return STOPPED
     print(f'{out / WEIGHTS_FILE}: for train.py --base_weights')
     return 0
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    schedule = settle_schedule(args, SCHEDULE)
+    check_writable(*(args.out_path / name for name in (RUN_FILE, STATE_FILE, WEIGHTS_FILE,
+                                                       'history_cls.csv', 'history_cls.png')))
+    try:
+        return run(args, get_comp_type(args.comp_type), schedule)
+    except torch.OutOfMemoryError:
+        raise InputError('the memory of the GPU is too small; lower --batch_size, or use fewer '
+                         'or smaller photos') from None
 
 
 if __name__ == '__main__':

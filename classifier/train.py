@@ -61,7 +61,8 @@ def parse_args(argv):
     parser.add_argument('--hdf5_val_path', required=True, metavar='FILE')
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--base_weights', metavar='DIR',
-                        help='start from these weights instead of random ones')
+                        help='start from these weights, a checkpoint folder or the weights.npz of '
+                        'torch_port.py, instead of random ones')
     parser.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
                         'if its network is narrower: it is widened (default: the same type)')
     add_training_options(parser, SCHEDULE, 'out')

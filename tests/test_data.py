@@ -150,6 +150,26 @@ def test_save_image_writes_the_compressed_images(photo, tmp_path):
     assert len(list((tmp_path / 'p_images').iterdir())) == 100
 
 
+def test_a_mix_of_chroma_is_stored_and_told_from_the_default(photo, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), photo[:64, :64])
+    image = photo[:64, :64].copy()
+    for name in ('mixed', '4:2:0'):
+        assert generate(tmp_path, tmp_path / name, '--save_image', '--chroma', name) == 0
+    found = []
+    for quality in range(1, 101):
+        stored, default = (cv2.imread(str(tmp_path / name / 'p_images' / f'a.png_q{quality:03}.png'))
+                           for name in ('mixed', '4:2:0'))
+        assert (default == images.compress(image, quality)).all()
+        found += [name for name in images.MIXED
+                  if (images.compress(image, quality, name) == stored).all()][:1]
+    shares = {name: found.count(name) / 100 for name in images.MIXED}
+    assert sum(shares.values()) == 1
+    assert shares == pytest.approx(images.MIXED, abs=0.13)
+    with h5py.File(tmp_path / 'mixed' / 'p.h5') as file:
+        gray = (np.ptp(file['x_noise'][:], axis=3) == 0).all(axis=(1, 2))
+    assert 0 < gray.mean() < 0.3
+
+
 @pytest.mark.parametrize('quality', [1, 10, 49, 50, 51, 75, 95, 100])
 def test_the_header_of_a_jpeg_tells_its_quality(photo, tmp_path, quality):
     cv2.imwrite(str(tmp_path / 'a.jpg'), photo, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -22,6 +22,20 @@ def rgb(photo):
     return Image.fromarray(photo[:, :, ::-1])
 
 
+@pytest.mark.parametrize('chroma, options', [
+    ('4:2:0', {'subsampling': 2}), ('4:2:2', {'subsampling': 1}), ('4:4:4', {'subsampling': 0})])
+def test_chroma_is_subsampled_as_pillow_does_it(tmp_path, photo, rgb, chroma, options):
+    assert (stored(tmp_path, rgb, 'a.jpg', quality=60, **options)
+            == images.compress(photo, 60, chroma)).all()
+
+
+def test_a_gray_jpeg_has_the_luma_alone(photo):
+    coded = images.compress(photo, 60, 'gray')
+    assert coded.shape == photo.shape and (np.ptp(coded, axis=2) == 0).all()
+    luma = cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)
+    assert np.abs(coded[..., 0].astype(int) - luma).mean() < 5
+
+
 @pytest.mark.parametrize('name', ['a.png', 'a.bmp', 'a.tif', 'a.TIFF', 'a.webp'])
 def test_lossless_files_give_the_stored_pixels_in_bgr(tmp_path, photo, rgb, name):
     options = {'lossless': True} if name.endswith('webp') else {}

@@ -1,20 +1,24 @@
 """Training: it learns, keeps the best, stops, and resumes where it was."""
 import contextlib
 import csv
+import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 
+import images
 import train
-from conftest import TINY, TINY_WEIGHTS
+from conftest import CLASSIFIER, TINY, TINY_WEIGHTS
 from models import (COMP_TYPES, MODEL_FILE, THRESHOLD_FILE, VAL_LOSS_FILE, CompType, best_folder,
-                    build_network, load_network)
+                    build_network, load_network, load_weights)
 from patches import PatchFile
 
 SMALL = CompType('small', k=4, threshold=90)
@@ -283,3 +287,131 @@ def test_what_pytorch_began_tensorflow_goes_on_with_and_back(patch_file, tmp_pat
         assert [row[key] for row in one] == [row[key] for row in both]
     for key in ('loss', 'val_loss'):
         assert [row[key] for row in one] == pytest.approx([row[key] for row in both], rel=0.03)
+
+
+# ---------------------------------------------------------------- on one GPU, from photos
+
+@pytest.fixture
+def torch_port():
+    pytest.importorskip('torch')
+    import torch_port
+    return torch_port
+
+
+@pytest.fixture
+def small_photos(photo, tmp_path):
+    """Two photos that are coded fast, in a folder."""
+    folder = tmp_path / 'small_photos'
+    folder.mkdir()
+    for name, part in (('a', photo[:80, :120]), ('b', photo[100:164, 200:300])):
+        cv2.imwrite(str(folder / f'{name}.png'), part)
+    return folder
+
+
+def run_port(torch_port, photos, folder, *more):
+    return torch_port.main(['--in_path', str(photos), '--val_path', str(photos), '--comp_type',
+                            'tiny', '--out_path', str(folder / 'out'), '--batch_size', '200', *more])
+
+
+def test_photos_in_memory_give_crops_of_the_compressed_images(torch_port, small_photos):
+    paths = sorted(small_photos.iterdir())
+    photos = torch_port.CodedPhotos(paths, TINY, '4:2:0', 0, 'cpu')
+    x, y = (tensor.numpy() for tensor in photos.draw(300))
+    assert x.shape == (300, 16, 16, 3) and x.dtype == np.uint8
+    assert 1 <= y.min() < 10 and 90 < y.max() <= 100
+    mirrored = set()
+    for crop, quality in zip(x, y):
+        for path in paths:
+            coded = images.compress(images.read_image(path), int(quality))
+            windows = np.lib.stride_tricks.sliding_window_view(coded, (16, 16), axis=(0, 1))
+            for up, across in itertools.product((1, -1), repeat=2):
+                wanted = crop[::up, ::across].transpose(2, 0, 1)
+                if (windows == wanted).all(axis=(2, 3, 4)).any():
+                    mirrored.add((path.name, up, across))
+                    break
+            else:
+                continue
+            break
+        else:
+            pytest.fail('a crop that is in no compressed photo')
+    assert len(mirrored) == 8
+
+
+def test_photos_in_memory_are_drawn_again_where_flat(torch_port, tmp_path):
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:, 64:] = np.random.default_rng(1).integers(0, 256, (64, 64, 3))
+    cv2.imwrite(str(tmp_path / 'half.png'), image)
+    x, _ = torch_port.CodedPhotos([tmp_path / 'half.png'], TINY, 'mixed', 0, 'cpu').draw(2000)
+    assert (x == x[:, :1, :1]).flatten(1).all(1).float().mean() < 0.12  # drawn once: 0.4
+
+
+def test_the_port_trains_is_resumed_and_train_finishes_it(
+        torch_port, small_photos, patch_file, tmp_path, capsys):
+    more = ('--epochs', '3', '--steps_per_epoch', '5', '--lr', '1e-2')
+    assert run_port(torch_port, small_photos, tmp_path, *more, '--until_epoch', '2') == 0
+    assert run_port(torch_port, small_photos, tmp_path, '--resume') == 0
+    rows = history(tmp_path)
+    assert [row['patches'] for row in rows] == [1000, 2000, 3000]
+    assert rows[-1]['val_loss'] < rows[0]['val_loss'] and rows[-1]['learning_rate'] == 0
+    weights = tmp_path / 'out' / 'weights.npz'
+    capsys.readouterr()
+    assert run(patch_file, tmp_path / 'last', '--epochs', '0', '--base_weights', str(weights)) == 0
+    finished = float((tmp_path / 'last' / 'save' / 'tiny' / 'best' / VAL_LOSS_FILE).read_text())
+    port = torch_port.PatchNetwork(1).eval()
+    torch_port.copy_from_keras(port.weights(), load_weights(TINY, weights))
+    sums = sum(len(y) * np.array([v.item() for v in torch_port.losses(
+        port(torch_port.torch.tensor(x).permute(0, 3, 1, 2).float()), torch_port.torch.tensor(y))])
+        for x, y in PatchFile(patch_file, TINY).in_order(500))
+    assert finished == pytest.approx(sums[0] / 3000, rel=1e-3)
+
+
+def test_the_port_goes_on_from_the_very_state(torch_port, small_photos, tmp_path):
+    photos = torch_port.CodedPhotos(sorted(small_photos.iterdir()), TINY, 'mixed', 0, 'cpu')
+    first, second = (torch_port.PhotoTraining(1, photos, 100, seed) for seed in (0, 1))
+    for _ in range(3):
+        first.step(1e-2)
+    second.restore(first.state(), 3)
+    for training in (first, second):
+        torch_port.torch.manual_seed(5)
+        training.step(1e-2)
+    for one, other in zip(first.state(), second.state()):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_ports_learning_rate_is_that_of_train(torch_port):
+    schedule = train.SCHEDULE | {'epochs': 4, 'steps_per_epoch': 50, 'warmup_steps': 10}
+    rate = train.patch_trainer(TINY, schedule).rate
+    assert [torch_port.learning_rate(step, schedule) for step in range(200)] == pytest.approx(
+        [float(rate(step)) for step in range(200)], rel=1e-4, abs=1e-9)
+
+
+def test_what_the_port_cannot_use_is_one_line(torch_port, small_photos, tmp_path, capsys,
+                                              monkeypatch):
+    def error(*more):
+        assert run_port(torch_port, small_photos, tmp_path, *more) == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    assert 'nothing to resume' in error('--resume')
+    assert 'no such file' in error('--base_weights', str(tmp_path / 'no.npz'))
+    for content, reason in (b'PK', 'damaged'), (None, 'not of tiny'):
+        bad = tmp_path / 'bad.npz'
+        bad.write_bytes(content) if content else np.savez(bad, np.zeros(3))
+        assert str(bad) in (line := error('--base_weights', str(bad))) and reason in line
+    monkeypatch.setattr(torch_port, 'memory', lambda _: 10 ** 6)
+    assert 'use fewer or smaller photos' in error()
+    monkeypatch.undo()
+    monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
+    assert run_port(torch_port, small_photos, tmp_path, '--epochs', '1', '--steps_per_epoch',
+                    '1') == 0
+    np.savez(tmp_path / 'out' / 'state.npz', 1, np.zeros(3))
+    assert 'not the state of this training' in error('--resume')
+
+
+def test_the_port_without_pytorch_is_one_line(tmp_path):
+    code = f"""
+import runpy, sys; sys.modules['torch'] = None; sys.path.insert(0, {str(CLASSIFIER)!r})
+runpy.run_path({str(CLASSIFIER / 'torch_port.py')!r}, run_name='__main__')"""
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        'torch_port.py: error: this needs PyTorch: pip install torch']
