@@ -157,8 +157,9 @@ def test_a_mix_of_chroma_is_stored_and_told_from_the_default(photo, tmp_path):
         assert generate(tmp_path, tmp_path / name, '--save_image', '--chroma', name) == 0
     found = []
     for quality in range(1, 101):
-        stored, default = (cv2.imread(str(tmp_path / name / 'p_images' / f'a.png_q{quality:03}.png'))
-                           for name in ('mixed', '4:2:0'))
+        name = f'a.png_q{quality:03}.png'
+        stored, default = (cv2.imread(str(tmp_path / chroma / 'p_images' / name))
+                           for chroma in ('mixed', '4:2:0'))
         assert (default == images.compress(image, quality)).all()
         found += [name for name in images.MIXED
                   if (images.compress(image, quality, name) == stored).all()][:1]

@@ -309,8 +309,9 @@ def small_photos(photo, tmp_path):
 
 
 def run_port(torch_port, photos, folder, *more):
-    return torch_port.main(['--in_path', str(photos), '--val_path', str(photos), '--comp_type',
-                            'tiny', '--out_path', str(folder / 'out'), '--batch_size', '200', *more])
+    return torch_port.main(['--in_path', str(photos), '--val_path', str(photos),
+                            '--comp_type', 'tiny', '--out_path', str(folder / 'out'),
+                            '--batch_size', '200', *more])
 
 
 def test_photos_in_memory_give_crops_of_the_compressed_images(torch_port, small_photos):
