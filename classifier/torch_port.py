@@ -40,7 +40,7 @@ from console import Progress, check_writable, command, ordered_map, whole_file
 from gen_data import REDRAWS, sources
 from images import CHROMA, compress, draw_chroma, list_images, read_image
 from models import (COMP_TYPES, STAGE_WIDTHS, InputError, cores, get_comp_type, load_arrays,
-                    load_weights)
+                    load_network, load_weights)
 from train import (AVERAGE_DECAY, CHECKPOINT_SECONDS, RUN_FILE, STOPPED, History, StopSignals,
                    add_training_options, settle_schedule)
 
@@ -368,8 +368,9 @@ def parse_args(argv):
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--chroma', choices=CHROMA, help='as in gen_data.py, of the photos to '
                         f'train on (default: {SCHEDULE["chroma"]})')
-    parser.add_argument('--base_weights', metavar='FILE',
-                        help='start from the weights in this weights.npz instead of random ones')
+    parser.add_argument('--base_weights', metavar='PATH',
+                        help='start from these weights, a weights.npz or, where TensorFlow is '
+                        'installed, a checkpoint folder, instead of random ones')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     add_training_options(parser, SCHEDULE, 'out')
     return parser.parse_args(argv)
@@ -380,8 +381,16 @@ def learning_rate(step, schedule):
     total = schedule['epochs'] * schedule['steps_per_epoch']
     warmup = max(1, min(schedule['warmup_steps'], total // 10))
     if step < warmup:
-        return schedule['lr'] * (step + 1) / warmup
-    return schedule['lr'] * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+        return schedule['lr'] * (1 + step * (1 - 1 / warmup)) / warmup
+    part = (step - warmup) / max(1, total - warmup)
+    return schedule['lr'] * (1 + math.cos(math.pi * part)) / 2
+
+
+def base_weights(comp_type, path):
+    """The arrays in a weights.npz, or those of a checkpoint folder, which takes TensorFlow."""
+    if path.endswith('.npz'):
+        return load_weights(comp_type, path)
+    return load_network(comp_type, path).get_weights()
 
 
 def open_photos(args, comp_type, schedule, device):
@@ -404,7 +413,7 @@ def run(args, comp_type, schedule):
     batch_size, steps_per_epoch = schedule['batch_size'], schedule['steps_per_epoch']
     until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    base = load_network(comp_type, args.base_weights).get_weights() if args.base_weights else None
+    base = args.base_weights and base_weights(comp_type, args.base_weights)
     done, *state = args.resume and load_arrays(out / STATE_FILE) or [0]
     photos, val_patches = open_photos(args, comp_type, schedule, device)
     training = PhotoTraining(comp_type.k, photos, batch_size, seed)
