@@ -11,7 +11,7 @@
 # that are there: BASE_WEIGHTS, another OUT, and a SEED for other patches; if they are a
 # narrower network's, BASE_TYPE names its comp_type, and it is widened. FRAMEWORK=pytorch
 # trains with PyTorch, all but the last epoch. To finish the weights of
-# classifier/torch_port.py, give its weights.npz as BASE_WEIGHTS.
+# classifier/train_gpu.py, give its weights.npz as BASE_WEIGHTS.
 set -euo pipefail
 absolute() { case $1 in (/*) echo "$1" ;; (*) echo "$PWD/$1" ;; esac; }
 train_dir=${TRAIN_DIR:+$(absolute "$TRAIN_DIR")}

@@ -24,8 +24,8 @@ from gen_data import sources
 from images import compress, list_images, read_image
 from models import (SAVE_FOLDER, InputError, checkpoint_prefix, cores, import_tensorflow,
                     with_weights)
-from train import (BestWeights, Trainer, add_output_options, add_training_options, run_training,
-                   settle_schedule)
+from train import (BestWeights, Trainer, add_output_options, add_photo_options,
+                   add_training_options, run_training, settle_schedule)
 
 NAME = 'mobilenet_v2'
 ALPHA = 0.35          # width multiplier: the narrowest usual one, for training on 2 cores
@@ -42,10 +42,7 @@ SCHEDULE = {'epochs': 12, 'steps_per_epoch': 500, 'batch_size': 64, 'lr': 1e-3,
 def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--in_path', required=True, metavar='DIR',
-                        help='photos to train on, never compressed before')
-    parser.add_argument('--val_path', required=True, metavar='DIR', help='photos to validate on')
-    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    add_photo_options(parser)
     add_training_options(parser, SCHEDULE, f'out/{NAME}')
     add_output_options(parser)
     parser.set_defaults(comp_type=NAME)

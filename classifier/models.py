@@ -835,14 +835,14 @@ def load_arrays(path):
         with np.load(path, allow_pickle=False) as file:
             return [file[f'arr_{i}'] for i in range(len(file.files))]
     except FileNotFoundError:
-        raise InputError(f'{path}: no such file; torch_port.py writes it') from None
+        raise InputError(f'{path}: no such file; train_gpu.py writes it') from None
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError,
             zipfile.BadZipFile):
-        raise InputError(f'{path}: damaged; make it again with torch_port.py') from None
+        raise InputError(f'{path}: damaged; make it again with train_gpu.py') from None
 
 
 def load_weights(comp_type, path):
-    """The network's weights in the weights.npz that torch_port.py writes.
+    """The network's weights in the weights.npz that train_gpu.py writes.
 
     A list of float32 arrays as Keras' `get_weights` gives them. InputError if the file is
     missing, damaged, not finite, or of another compression type.

@@ -62,7 +62,7 @@ def parse_args(argv):
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--base_weights', metavar='DIR',
                         help='start from these weights, a checkpoint folder or the weights.npz of '
-                        'torch_port.py, instead of random ones')
+                        'train_gpu.py, instead of random ones')
     parser.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
                         'if its network is narrower: it is widened (default: the same type)')
     add_training_options(parser, SCHEDULE, 'out')
@@ -103,6 +103,14 @@ def add_training_options(parser, defaults, out_path):
     parser.add_argument('--resume', action='store_true', help='go on with the training in out_path')
     parser.add_argument('--out_path', type=Path, default=out_path, metavar='DIR',
                         help=f'logs and the state to resume from (default: {out_path})')
+
+
+def add_photo_options(parser):
+    """The options of the training scripts that take photos instead of patches."""
+    parser.add_argument('--in_path', required=True, metavar='DIR',
+                        help='photos to train on, never compressed before')
+    parser.add_argument('--val_path', required=True, metavar='DIR', help='photos to validate on')
+    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
 
 
 def add_output_options(parser):

@@ -292,10 +292,10 @@ def test_what_pytorch_began_tensorflow_goes_on_with_and_back(patch_file, tmp_pat
 # ---------------------------------------------------------------- on one GPU, from photos
 
 @pytest.fixture
-def torch_port():
+def train_gpu():
     pytest.importorskip('torch')
-    import torch_port
-    return torch_port
+    import train_gpu
+    return train_gpu
 
 
 @pytest.fixture
@@ -308,15 +308,15 @@ def small_photos(photo, tmp_path):
     return folder
 
 
-def run_port(torch_port, photos, folder, *more):
-    return torch_port.main(['--in_path', str(photos), '--val_path', str(photos),
+def run_port(train_gpu, photos, folder, *more):
+    return train_gpu.main(['--in_path', str(photos), '--val_path', str(photos),
                             '--comp_type', 'tiny', '--out_path', str(folder / 'out'),
                             '--batch_size', '200', *more])
 
 
-def test_photos_in_memory_give_crops_of_the_compressed_images(torch_port, small_photos):
+def test_photos_in_memory_give_crops_of_the_compressed_images(train_gpu, small_photos):
     paths = sorted(small_photos.iterdir())
-    photos = torch_port.CodedPhotos(paths, TINY, '4:2:0', 0, 'cpu')
+    photos = train_gpu.CodedPhotos(paths, TINY, '4:2:0', 0, 'cpu')
     x, y = (tensor.numpy() for tensor in photos.draw(300))
     assert x.shape == (300, 16, 16, 3) and x.dtype == np.uint8
     assert 1 <= y.min() < 10 and 90 < y.max() <= 100
@@ -338,19 +338,19 @@ def test_photos_in_memory_give_crops_of_the_compressed_images(torch_port, small_
     assert len(mirrored) == 8
 
 
-def test_photos_in_memory_are_drawn_again_where_flat(torch_port, tmp_path):
+def test_photos_in_memory_are_drawn_again_where_flat(train_gpu, tmp_path):
     image = np.zeros((64, 128, 3), np.uint8)
     image[:, 64:] = np.random.default_rng(1).integers(0, 256, (64, 64, 3))
     cv2.imwrite(str(tmp_path / 'half.png'), image)
-    x, _ = torch_port.CodedPhotos([tmp_path / 'half.png'], TINY, 'mixed', 0, 'cpu').draw(2000)
+    x, _ = train_gpu.CodedPhotos([tmp_path / 'half.png'], TINY, 'mixed', 0, 'cpu').draw(2000)
     assert (x == x[:, :1, :1]).flatten(1).all(1).float().mean() < 0.12  # drawn once: 0.4
 
 
 def test_the_port_trains_is_resumed_and_train_finishes_it(
-        torch_port, small_photos, patch_file, tmp_path, capsys):
+        train_gpu, small_photos, patch_file, tmp_path, capsys):
     more = ('--epochs', '3', '--steps_per_epoch', '5', '--lr', '1e-2')
-    assert run_port(torch_port, small_photos, tmp_path, *more, '--until_epoch', '2') == 0
-    assert run_port(torch_port, small_photos, tmp_path, '--resume') == 0
+    assert run_port(train_gpu, small_photos, tmp_path, *more, '--until_epoch', '2') == 0
+    assert run_port(train_gpu, small_photos, tmp_path, '--resume') == 0
     rows = history(tmp_path)
     assert [row['patches'] for row in rows] == [1000, 2000, 3000]
     assert rows[-1]['val_loss'] < rows[0]['val_loss'] and rows[-1]['learning_rate'] == 0
@@ -358,38 +358,38 @@ def test_the_port_trains_is_resumed_and_train_finishes_it(
     capsys.readouterr()
     assert run(patch_file, tmp_path / 'last', '--epochs', '0', '--base_weights', str(weights)) == 0
     finished = float((tmp_path / 'last' / 'save' / 'tiny' / 'best' / VAL_LOSS_FILE).read_text())
-    port = torch_port.PatchNetwork(1).eval()
-    torch_port.copy_from_keras(port.weights(), load_weights(TINY, weights))
-    sums = sum(len(y) * np.array([v.item() for v in torch_port.losses(
-        port(torch_port.torch.tensor(x).permute(0, 3, 1, 2).float()), torch_port.torch.tensor(y))])
+    port = train_gpu.PatchNetwork(1).eval()
+    train_gpu.copy_from_keras(port.weights(), load_weights(TINY, weights))
+    sums = sum(len(y) * np.array([v.item() for v in train_gpu.losses(
+        port(train_gpu.torch.tensor(x).permute(0, 3, 1, 2).float()), train_gpu.torch.tensor(y))])
         for x, y in PatchFile(patch_file, TINY).in_order(500))
     assert finished == pytest.approx(sums[0] / 3000, rel=1e-3)
 
 
-def test_the_port_goes_on_from_the_very_state(torch_port, small_photos, tmp_path):
-    photos = torch_port.CodedPhotos(sorted(small_photos.iterdir()), TINY, 'mixed', 0, 'cpu')
-    first, second = (torch_port.PhotoTraining(1, photos, 100, seed) for seed in (0, 1))
+def test_the_port_goes_on_from_the_very_state(train_gpu, small_photos, tmp_path):
+    photos = train_gpu.CodedPhotos(sorted(small_photos.iterdir()), TINY, 'mixed', 0, 'cpu')
+    first, second = (train_gpu.PhotoTraining(1, photos, 100, seed) for seed in (0, 1))
     for _ in range(3):
         first.step(1e-2)
     second.restore(first.state(), 3)
     for training in (first, second):
-        torch_port.torch.manual_seed(5)
+        train_gpu.torch.manual_seed(5)
         training.step(1e-2)
     for one, other in zip(first.state(), second.state()):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_ports_learning_rate_is_that_of_train(torch_port):
+def test_the_ports_learning_rate_is_that_of_train(train_gpu):
     schedule = train.SCHEDULE | {'epochs': 4, 'steps_per_epoch': 50, 'warmup_steps': 10}
     rate = train.patch_trainer(TINY, schedule).rate
-    assert [torch_port.learning_rate(step, schedule) for step in range(200)] == pytest.approx(
+    assert [train_gpu.learning_rate(step, schedule) for step in range(200)] == pytest.approx(
         [float(rate(step)) for step in range(200)], rel=1e-4, abs=1e-9)
 
 
-def test_what_the_port_cannot_use_is_one_line(torch_port, small_photos, tmp_path, capsys,
+def test_what_the_port_cannot_use_is_one_line(train_gpu, small_photos, tmp_path, capsys,
                                               monkeypatch):
     def error(*more):
-        assert run_port(torch_port, small_photos, tmp_path, *more) == 2
+        assert run_port(train_gpu, small_photos, tmp_path, *more) == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     assert 'nothing to resume' in error('--resume')
@@ -398,11 +398,11 @@ def test_what_the_port_cannot_use_is_one_line(torch_port, small_photos, tmp_path
         bad = tmp_path / 'bad.npz'
         bad.write_bytes(content) if content else np.savez(bad, np.zeros(3))
         assert str(bad) in (line := error('--base_weights', str(bad))) and reason in line
-    monkeypatch.setattr(torch_port, 'memory', lambda _: 10 ** 6)
+    monkeypatch.setattr(train_gpu, 'memory', lambda _: 10 ** 6)
     assert 'use fewer or smaller photos' in error()
     monkeypatch.undo()
     monkeypatch.setitem(COMP_TYPES, 'tiny', TINY)
-    assert run_port(torch_port, small_photos, tmp_path, '--epochs', '1', '--steps_per_epoch',
+    assert run_port(train_gpu, small_photos, tmp_path, '--epochs', '1', '--steps_per_epoch',
                     '1') == 0
     np.savez(tmp_path / 'out' / 'state.npz', 1, np.zeros(3))
     assert 'not the state of this training' in error('--resume')
@@ -411,8 +411,8 @@ def test_what_the_port_cannot_use_is_one_line(torch_port, small_photos, tmp_path
 def test_the_port_without_pytorch_is_one_line(tmp_path):
     code = f"""
 import runpy, sys; sys.modules['torch'] = None; sys.path.insert(0, {str(CLASSIFIER)!r})
-runpy.run_path({str(CLASSIFIER / 'torch_port.py')!r}, run_name='__main__')"""
+runpy.run_path({str(CLASSIFIER / 'train_gpu.py')!r}, run_name='__main__')"""
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        'torch_port.py: error: this needs PyTorch: pip install torch']
+        'train_gpu.py: error: this needs PyTorch: pip install torch']
