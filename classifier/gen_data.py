@@ -47,7 +47,8 @@ def parse_args(argv):
                         help='side of the stored patches: 24 for random crops (default), 16')
     parser.add_argument('--chroma', choices=CHROMA, default='4:2:0',
                         help='4:2:0 (default), or mixed: each image at each quality one of '
-                        + ', '.join(f'{name} ({100 * share:g} %%)' for name, share in MIXED.items()))
+                        + ', '.join(f'{name} ({100 * share:g} %%)'
+                                    for name, share in MIXED.items()))
     parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',

@@ -55,28 +55,25 @@ class PatchNetwork(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 yield from (module.running_mean, module.running_var)
 
-    def arrays(self):
-        """The weights as Keras' `get_weights` gives them: a list of float32 arrays."""
-        return [to_keras(tensor) for tensor in self.weights()]
 
-
-def from_keras(array):
-    """A weight for PyTorch; a kernel is turned: (h, w, in, out) -> (out, in, h, w)."""
-    value = torch.tensor(array)
-    return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t()
-
-
-def to_keras(tensor):
-    """A weight for Keras, the inverse of `from_keras`."""
-    value = tensor.detach().cpu()
-    return (value.permute(2, 3, 1, 0) if value.ndim == 4 else value.t()).contiguous().numpy()
+def to_keras(tensors):
+    """Weights for Keras, a list of arrays: the inverse of `copy_from_keras`."""
+    values = (tensor.detach().cpu() for tensor in tensors)
+    return [(v.permute(2, 3, 1, 0) if v.ndim == 4 else v.t()).contiguous().numpy() for v in values]
 
 
 @torch.no_grad()
 def copy_from_keras(tensors, arrays):
-    """Set tensors to weights as Keras holds them."""
+    """Set tensors to weights as Keras holds them; its kernels are (h, w, in, out)."""
     for tensor, array in zip(tensors, arrays, strict=True):
-        tensor.copy_(from_keras(array))
+        value = torch.tensor(array)
+        tensor.copy_(value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t())
+
+
+def compiled(network):
+    """The network, compiled; where nothing compiles it is slower, and runs."""
+    torch._dynamo.config.suppress_errors = True
+    return torch.compile(network)
 
 
 def losses(output, quality):
@@ -127,8 +124,7 @@ class TorchStep:
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.network, self.average = (
             PatchNetwork(k).to(self.device, memory_format=torch.channels_last) for _ in range(2))
-        torch._dynamo.config.suppress_errors = True  # where nothing compiles: slower, it runs
-        self.forward = torch.compile(self.network)
+        self.forward = compiled(self.network)
         self.adam, *moments = adam(self.network, eps=optimizer.epsilon)
         self.iterations = optimizer.iterations
         self.pairs = [pair for tensors, variables in zip(
@@ -145,8 +141,9 @@ class TorchStep:
 
     def to_keras(self):
         """Copy PyTorch's state to Keras."""
-        for tensor, variable in self.pairs:
-            variable.assign(to_keras(tensor))
+        tensors, variables = zip(*self.pairs)
+        for variable, array in zip(variables, to_keras(tensors)):
+            variable.assign(array)
 
     def __call__(self, x, quality, rate, decay):
         """One update at that learning rate; the average keeps `decay` of what it was.

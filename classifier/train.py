@@ -147,6 +147,24 @@ def settle_schedule(args, defaults):
     return defaults | asked
 
 
+def store_schedule(out, schedule):
+    """Keep the schedule of a training that begins in that folder, for `settle_schedule`."""
+    with whole_file(out / RUN_FILE) as file:
+        json.dump(schedule, file, indent=1)
+
+
+def all_and_warmup_steps(schedule):
+    """How many steps a schedule has, and in how many of them the learning rate rises."""
+    total = schedule['epochs'] * schedule['steps_per_epoch']
+    return total, max(1, min(schedule['warmup_steps'], total // 10))
+
+
+def last_step(args, schedule):
+    """The step to train up to now; args: of `add_training_options`."""
+    return min(schedule['epochs'], args.until_epoch or schedule['epochs']
+               ) * schedule['steps_per_epoch']
+
+
 def check_cluster(text):
     """InputError unless that TF_CONFIG names the workers and which of them this is."""
     try:
@@ -233,8 +251,7 @@ class Trainer:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized, layer.fused = True, False
 
-        total = max(schedule['epochs'] * schedule['steps_per_epoch'], 1)
-        warmup = max(1, min(schedule['warmup_steps'], total // 10))
+        total, warmup = all_and_warmup_steps(schedule)
         self.rate = keras.optimizers.schedules.CosineDecay(
             schedule['lr'] / warmup, max(1, total - warmup),
             warmup_target=schedule['lr'], warmup_steps=warmup)
@@ -582,13 +599,12 @@ def run_training(args, schedule, trainer, best, train_data, val_data):
                              '--out_path')
         trainer.restore(manager.latest_checkpoint)
     first = trainer.steps_done
-    until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
+    until = last_step(args, schedule)
     trainer.refuse_unlike_workers(schedule, first, until, len(train_data))
     if not args.resume:
         save()
         if chief:
-            with whole_file(out / RUN_FILE) as file:
-                json.dump(schedule, file, indent=1)
+            store_schedule(out, schedule)
     batches = training_batches(train_data, batch_size, schedule['seed'], first)
     if not chief:
         stopped = train(trainer, batches, until, schedule, lambda *_: None, save, stop_file)

@@ -13,7 +13,6 @@ It needs no TensorFlow, and PyTorch, which is not in requirements.txt: `pip inst
 """
 import argparse
 import copy
-import json
 import math
 import os
 import sys
@@ -36,10 +35,11 @@ from gen_data import REDRAWS, sources
 from images import CHROMA, compress, draw_chroma, list_images, read_image
 from models import (COMP_TYPES, InputError, cores, get_comp_type, load_arrays, load_network,
                     load_weights)
-from torch_port import (PatchNetwork, adam, copy_from_keras, losses, move_average, set_steps,
-                        to_keras)
+from torch_port import (PatchNetwork, adam, compiled, copy_from_keras, losses, move_average,
+                        set_steps, to_keras)
 from train import (AVERAGE_DECAY, CHECKPOINT_SECONDS, RUN_FILE, STOPPED, History, StopSignals,
-                   add_photo_options, add_training_options, settle_schedule)
+                   add_photo_options, add_training_options, all_and_warmup_steps, last_step,
+                   settle_schedule, store_schedule)
 
 WEIGHTS_FILE, STATE_FILE = 'weights.npz', 'state.npz'  # in out_path
 VALIDATION_PATCHES = 65_536
@@ -138,8 +138,7 @@ class PhotoTraining:
         self.tensors = [*self.network.weights(), *self.average.weights(), *moments[0], *moments[1]]
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         torch.backends.cudnn.benchmark = True
-        torch._dynamo.config.suppress_errors = True
-        self.forward = torch.compile(self.network) if self.on_gpu else self.network
+        self.forward = compiled(self.network) if self.on_gpu else self.network
         self.eager, self.recorded = EAGER_STEPS if self.on_gpu else math.inf, None
 
     def start(self, arrays):
@@ -193,7 +192,7 @@ class PhotoTraining:
 
     def state(self):
         """What `restore` takes to go on: a list of arrays."""
-        return [to_keras(tensor) for tensor in self.tensors]
+        return to_keras(self.tensors)
 
     def restore(self, arrays, done):
         """Go on from what `state` gave after that number of steps."""
@@ -217,8 +216,7 @@ def parse_args(argv):
 
 def learning_rate(step, schedule):
     """Of train.py's schedule, at the step of that number from 0 on."""
-    total = schedule['epochs'] * schedule['steps_per_epoch']
-    warmup = max(1, min(schedule['warmup_steps'], total // 10))
+    total, warmup = all_and_warmup_steps(schedule)
     if step < warmup:
         return schedule['lr'] * (1 + step * (1 - 1 / warmup)) / warmup
     part = (step - warmup) / max(1, total - warmup)
@@ -250,10 +248,10 @@ def run(args, comp_type, schedule):
     """Start or resume a training and see it through; returns the exit status."""
     out, seed, epochs = args.out_path, schedule['seed'], schedule['epochs']
     batch_size, steps_per_epoch = schedule['batch_size'], schedule['steps_per_epoch']
-    until = min(epochs, args.until_epoch or epochs) * steps_per_epoch
+    until = last_step(args, schedule)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     base = args.base_weights and base_weights(comp_type, args.base_weights)
-    done, *state = args.resume and load_arrays(out / STATE_FILE) or [0]
+    done, *state = load_arrays(out / STATE_FILE) if args.resume else [0]
     photos, val_patches = open_photos(args, comp_type, schedule, device)
     training = PhotoTraining(comp_type.k, photos, batch_size, seed)
 
@@ -261,7 +259,7 @@ def run(args, comp_type, schedule):
         with whole_file(out / STATE_FILE, 'wb') as file:
             np.savez(file, done, *training.state())
         with whole_file(out / WEIGHTS_FILE, 'wb') as file:
-            np.savez(file, *training.average.arrays())
+            np.savez(file, *to_keras(training.average.weights()))
 
     if args.resume:
         try:
@@ -275,8 +273,7 @@ def run(args, comp_type, schedule):
             val_loss, val_mae = training.validate(*val_patches)
             print(f'{args.base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
         save()
-        with whole_file(out / RUN_FILE) as file:
-            json.dump(schedule, file, indent=1)
+        store_schedule(out, schedule)
     history = History(out, done)
     torch.manual_seed(seed << 32 | done)
     sums, summed, note, saved = np.zeros(2), 0, '', time.monotonic()

@@ -129,7 +129,7 @@ def test_an_easy_image_takes_few_of_the_patches_and_a_hard_one_more(sample_image
     easy, hard = ([predictor.predict(compress(image, quality)) for image in sample_images]
                   for quality in (5, 60))
     assert all(p.patches <= 128 and abs(p.quality - 5) < 0.5 for p in easy)
-    assert np.mean([p.patches for p in hard]) > 1.5 * np.mean([p.patches for p in easy])
+    assert np.mean([p.patches for p in hard]) > 4 * np.mean([p.patches for p in easy])
 
 
 def test_with_all_patches_they_are_fused_at_once(photo):
