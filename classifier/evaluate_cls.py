@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how well the quality is told, on images compressed here or on patches.
+"""Measure how well the quality is predicted, on images compressed here or on patches.
 
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
@@ -7,39 +7,49 @@
     python3 classifier/evaluate_cls.py --hdf5_val_path out/val.h5 --comp_type jpeg_paper
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper --robustness
 
-The first compresses every image at every quality, predicts it, on all cores or with
---scheduler on a Dask cluster, and writes results.json and confusion_matrix.png; stopped
-and started again, it goes on where it was. The second is the published protocol: ten
-qualities, on and off the block grid. The third looks at single patches. The last is one
-of several studies, each an option of its own. With --find_threshold the confidence
-threshold of the lowest MAE is looked for and stored beside the weights;
---fit_likelihood, on training photos, stores how the patches' answers are spread at each
-quality, which is the better way to fuse them.
+The first compresses every image at every quality and predicts it, on all cores or with --scheduler
+on a Dask cluster, and writes results.json and confusion_matrix.png; stopped and started again, it
+continues where it was. The second is the published protocol: ten qualities, on and off the block
+grid. The third looks at single patches. The last is one of several studies, which write
+results_<study>.json.
+
+--find_threshold finds the confidence threshold of the lowest MAE; --fit_likelihood counts on
+training photos how the patches answer at each quality, which is the better way to fuse them. They
+write threshold.txt and likelihood.npz to --out_path; both belong beside the weights.
 """
 import argparse
+import importlib
 import json
 import os
+import platform
+import shlex
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from console import (Progress, add_network_options, add_scheduler_option, check_writable, command,
-                     complain, count, open_predictor, save_figure, whole_file)
-from gen_data import sources
-from images import compress, list_images, read_image
-from jobs import (RowLog, begin_log, digest, in_groups, made_with, network_of, opened,
-                  parallel_map)
-from metrics import by_decade, confusion_figure, describe, error_metrics
-from models import (LIKELIHOOD_FILE, THRESHOLD_FILE, InputError, best_folder,
-                    confidence_loss, cores, extract_patches, fuse, get_comp_type)
-from patches import PatchFile
-from studies import STUDIES, fit_likelihood
+from classifier.batch import RunRows, digest, made_with, network_of, opened, parallel_map
+from classifier.checkpoints import (THRESHOLD_FILE, best_folder, refuse_shipped,
+                                    weights_digest)
+from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
+                            count, open_predictor)
+from classifier.errors import InputError
+from classifier.files import check_writable, save_figure, whole_file
+from classifier.images import compress, list_images, read_image
+from classifier.models import confidence_loss, extract_patches, get_comp_type, median_fusion
+from classifier.patches import PatchFile
+from classifier.sources import usable_images, warn_of_jpeg
+from classifier.studies import STUDIES
+from classifier.studies.metrics import by_decade, confusion_figure, describe, error_metrics
+
+import cv2  # after classifier, which says what to type where it is missing
+import numpy as np
+import PIL
 
 THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
 CASES = 20                             # compressed images of a photo that one core makes at once
 STUDY_SIDE = 256                       # px that an image of a study has at least
+PACKAGES = {'litert': 'ai_edge_litert', 'tensorflow': 'tensorflow'}  # of the runtimes
 
 
 def qualities(text):
@@ -68,12 +78,12 @@ def parse_args(argv):
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--in_path', metavar='DIR', help='folder of images never compressed before')
     source.add_argument('--hdf5_val_path', metavar='FILE', help='patches made by gen_data.py')
-    add_network_options(parser, threshold=True)
+    add_network_options(parser, prediction=True)
     parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
     parser.add_argument('--qualities', type=qualities, default='1-100', metavar='Q',
                         help='such as 1-100 (default), 5-95:10 or 20,40,60')
     parser.add_argument('--crop', type=crop, action='append', metavar='DY,DX',
-                        help='crop the compressed images, again and again for several crops '
+                        help='crop the compressed images; repeat it for several crops '
                         '(default: 0,0)')
     parser.add_argument('--limit', type=count(1), metavar='N', help='only the first N images')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
@@ -81,175 +91,169 @@ def parse_args(argv):
                         help='let the quantization lattice answer where there is one')
     other = parser.add_mutually_exclusive_group()
     for name, study in STUDIES.items():
-        other.add_argument(f'--{name}', dest='study', action='store_const', const=study,
+        other.add_argument(f'--{name}', dest='study', action='store_const', const=name,
                            help=study.__doc__.partition('\n')[0])
-    parser.add_argument('--calibrate_on', metavar='DIR', help='with --analysis: calibrate the '
-                        'answers, by a monotone map fitted on these photos, too')
+    parser.add_argument('--calibrate_on', metavar='DIR', help='with --analysis: also calibrate the '
+                        'answers, by a monotone map fitted on these photos')
+    parser.add_argument('--baseline', metavar='DIR', help='with --compare: weights of MobileNetV2 '
+                        '(default: the shipped)')
     parser.add_argument('--find_threshold', action='store_true',
-                        help='find the best threshold for these images and store it')
+                        help='find the best threshold for these images and write it to --out_path')
     add_scheduler_option(parser)
     args = parser.parse_args(argv)
-    if args.scheduler and (args.hdf5_val_path or args.study):
-        parser.error('--scheduler goes with --in_path, without a study')
-    if args.find_threshold and (args.hdf5_val_path or args.refine or args.fusion
-                                or args.threshold is not None):
-        parser.error('--find_threshold goes with --in_path, without --threshold, --fusion '
-                     'and --refine')
-    if (args.refine or args.study) and args.hdf5_val_path:
-        parser.error(f'--refine and --{", --".join(STUDIES)} go with --in_path')
-    if args.calibrate_on and args.study is not STUDIES['analysis']:
-        parser.error('--calibrate_on goes with --analysis')
-    if args.study and (args.refine or args.find_threshold):
-        parser.error('--refine and --find_threshold do not go with a study')
+    patches, study = args.hdf5_val_path, args.study
+    for wrong, rule in (
+            (args.scheduler and (patches or study),
+             '--scheduler goes with --in_path, without a study'),
+            (args.find_threshold and (patches or args.refine or args.fusion
+                                      or args.threshold is not None),
+             '--find_threshold goes with --in_path, without --threshold, --fusion and --refine'),
+            ((args.refine or study) and patches,
+             f'--refine and --{", --".join(STUDIES)} go with --in_path'),
+            (args.calibrate_on and study != 'analysis', '--calibrate_on goes with --analysis'),
+            (args.baseline and study != 'compare', '--baseline goes with --compare'),
+            (study and (args.refine or args.find_threshold),
+             '--refine and --find_threshold do not go with a study')):
+        if wrong:
+            parser.error(rule)
     args.crop = args.crop or [(0, 0)]
     return args
 
 
 # ---------------------------------------------------------------- whole images
 
-def rule_names(predictor, find_threshold):
-    """The ways to fuse patches that are measured."""
-    if find_threshold:
-        return [f'threshold {t:g}' for t in THRESHOLDS]
-    return [fusion_name(predictor)]
+def fill_rows(args, rows, network):
+    """Evaluate the images that have no row yet; how many had to be left out.
 
-
-def evaluate_images(args, predictor):
-    """Predictions for every image, crop, quality and fusion rule: float (i, c, q, r).
-
-    Also, in arrays of that shape, how many patches were above the threshold and whether the
-    lattice gave the answer; the log in which finished images are kept until all are done, so
-    that a stopped run loses those at work at most; and how many images were left out, named
-    on stderr, because they cannot be used.
+    An image's row has [quality, confident patches, is it the lattice's] for each crop, quality
+    and, with --find_threshold, threshold.
     """
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
-    args.out_path.mkdir(parents=True, exist_ok=True)
-    made = made_with(args, predictor)
-    network = network_of(args, predictor, made)
-    sizes = json.dumps([[str(p), os.path.exists(p) and p.stat().st_size] for p in paths])
-    made |= {'qualities': args.qualities, 'crop': [list(c) for c in args.crop],
-             'find_threshold': args.find_threshold,
-             'images': digest(sizes.encode())}
-    part = args.out_path / f'evaluation_{digest(json.dumps(made).encode())}.part'
-    if not part.exists():
-        begin_log(part, made)
     cases = [(c, q) for c in args.crop for q in args.qualities]
-    chunks = list(in_groups(cases, CASES))
-    failed = 0
-    try:
-        with RowLog(part, paths) as log, parallel_map(args.scheduler, args.in_path) as run, \
-                Progress(len(paths) * len(cases), 'images', len(log) * len(cases)) as progress:
-            todo = log.missing()
-            work = ((os.path.abspath(paths[i]), chunk) for i in todo for chunk in chunks)
-            found = run(evaluate_image, work, network, args.find_threshold, args.refine)
-            done = len(log) * len(cases)
-            for index in todo:
-                answers = []
-                for chunk in chunks:
-                    answers.append(next(found))
-                    done += len(chunk)
-                    progress.update(done, paths[index].name)
-                errors = [a for a in answers if isinstance(a, InputError)]
-                if errors:
-                    failed += 1
-                    complain(f'evaluate_cls.py: error: {paths[index]}: {errors[0]}')
-                else:
-                    log.write(index, [str(paths[index]), sum(answers, [])])
-            kept = [row for _, row in log.rows()]
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f'{part} keeps the images that are done; the same command goes on'
-                                ) from None
-    if not kept:
-        part.unlink()
-        raise InputError(f'{args.in_path}: none of the images can be used')
-    rules = len(rule_names(predictor, args.find_threshold))
-    shape = (len(kept), len(args.crop), len(args.qualities), rules, 3)
-    return *np.moveaxis(np.array(kept, float).reshape(shape), -1, 0), part, failed
-
-
-def fusion_name(predictor):
-    """What to call the way in which this predictor fuses patches."""
-    if predictor.log_likelihood is None:
-        return f'threshold {predictor.threshold:g}'
-    return 'likelihood' if predictor.stops_early else 'likelihood of all patches'
+    chunks = [cases[i:i + CASES] for i in range(0, len(cases), CASES)]
+    done, failed = len(rows) * len(cases), 0
+    with parallel_map(args.scheduler, args.in_path) as run, \
+            Progress(len(rows.paths) * len(cases), 'images', done) as progress:
+        work = ((os.path.abspath(rows.paths[i]), chunk) for i in rows.missing for chunk in chunks)
+        found = run(evaluate_image, work, network, args.find_threshold, args.refine)
+        for index in rows.missing:
+            path, answers = rows.paths[index], []
+            for chunk in chunks:
+                answers.append(next(found))
+                done += len(chunk)
+                progress.update(done, path.name)
+            if errors := [a for a in answers if isinstance(a, InputError)]:
+                failed += 1
+                complain(f'evaluate_cls.py: error: {path}: {errors[0]}')
+            else:
+                warn_of_jpeg(path)
+                rows.write(index, sum(answers, []))
+    return failed
 
 
 def evaluate_image(item, network, find_threshold, refine):
-    """For each case and rule: [quality, confident patches, is it the lattice's].
-
-    item: an image's path, and its cases, ((dy, dx), quality) each. The InputError, without
-    the path, if the image cannot be used.
-    """
+    """A part of an image's row, for its path and some cases; or an InputError without the path."""
     path, cases = item
     predictor, _ = opened(network)
     try:
-        image = read_image(Path(path))
-        return [predict_case(predictor, coded_crop(image, case), find_threshold, refine)
-                for case in cases]
+        image, found = read_image(Path(path)), []
+        for (dy, dx), quality in cases:
+            coded = np.ascontiguousarray(compress(image, quality)[dy:, dx:])
+            if find_threshold:
+                output = predictor.run_network(extract_patches(coded, predictor.type))
+                found += [[median_fusion(output, t), int((output[:, 0] > t).sum()), False]
+                          for t in THRESHOLDS]
+            else:
+                p = predictor.predict(coded, refine)
+                found.append([p.quality, p.confident_patches, p.is_refined])
+        return found
     except InputError as error:
         return InputError(str(error).removeprefix(f'{path}: '))
 
 
-def predict_case(predictor, image, find_threshold, refine):
-    """For each rule: [quality, confident patches, is it the lattice's]."""
-    if find_threshold:
-        output = predictor.run_network(extract_patches(image, predictor.type))
-        found = [fuse(output, threshold) for threshold in THRESHOLDS]
-    else:
-        found = [predictor.predict(image, refine)]
-    return [[p.quality, p.confident_patches, p.is_refined] for p in found]
+def image_mode(args, predictor, made):
+    paths = list_images(args.in_path, args.recursive)[:args.limit]
+    sizes = json.dumps([[str(p), os.path.exists(p) and p.stat().st_size] for p in paths])
+    recipe = made | {'qualities': args.qualities, 'crop': [list(c) for c in args.crop],
+                     'find_threshold': args.find_threshold, 'images': digest(sizes.encode())}
+    part = args.out_path / f'evaluation_{digest(json.dumps(recipe).encode())}.part'
+    try:
+        with RunRows(part, paths, recipe) as rows:
+            failed = fill_rows(args, rows, network_of(args, predictor, made))
+            try:
+                report(args, predictor, made, dict(rows))
+            except InputError:
+                rows.close(remove=True)
+                raise
+            rows.close(remove=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'{part} keeps the images that are done; the same command goes on'
+                                ) from None
+    return 2 if failed else 0
 
 
-def coded_crop(image, case):
-    """The image after compression and cropping; case: ((dy, dx), quality)."""
-    (dy, dx), quality = case
-    return np.ascontiguousarray(compress(image, quality)[dy:, dx:])
-
-
-def image_mode(args, predictor):
-    rules = rule_names(predictor, args.find_threshold)
-    predicted, confident, by_lattice, part, left_out = evaluate_images(args, predictor)
-    truth = np.broadcast_to(np.array(args.qualities)[:, None], predicted.shape)
-    results = {'images': len(predicted), 'qualities': args.qualities}
-    best = 0
+def report(args, predictor, made, kept):
+    """Print and write what the rows of the images say."""
+    if not kept:
+        raise InputError(f'{args.in_path}: none of the images can be used')
+    shape = len(kept), len(args.crop), len(args.qualities), -1, 3
+    found = np.moveaxis(np.array(list(kept.values()), float).reshape(shape), -1, 0)
+    truth = np.broadcast_to(np.array(args.qualities)[:, None], found.shape[1:])
+    results = {'images': len(kept), 'qualities': args.qualities}
+    best, threshold = 0, float(predictor.threshold)
     if args.find_threshold:
-        mae = np.abs(predicted - truth).mean(axis=(0, 1, 2))
-        best = int(mae.argmin())
-        results['mae_by_threshold'] = {f'{t:g}': float(m) for t, m in zip(THRESHOLDS, mae)}
-        print('\n'.join(f'{rule}: MAE {m:.3f}' + (' (lowest)' if i == best else '')
-                        for i, (rule, m) in enumerate(zip(rules, mae))))
-        path = Path(args.weights or best_folder(predictor.type)) / THRESHOLD_FILE
-        with whole_file(path) as file:
-            print(f'{THRESHOLDS[best]:g}', file=file)
-        print(f'stored in {path}')
-    results['fusion'] = rules[best]
-    results['threshold'] = float(THRESHOLDS[best] if args.find_threshold else predictor.threshold)
-    predicted, confident, by_lattice, truth = (
-        a[..., best] for a in (predicted, confident, by_lattice, truth))
-    results['no_reliable_patch'] = float((confident == 0).mean())
-    results['by_crop'] = {}
+        best = find_threshold(args, found[0] - truth, found[1], results)
+        threshold = float(THRESHOLDS[best])
+    fusion = f'threshold {threshold:g}' if predictor.log_likelihood is None else (
+        'likelihood' if predictor.stops_early else 'likelihood of all patches')
+    truth, (predicted, confident, by_lattice) = truth[..., best], found[..., best]
+    results |= {'fusion': fusion, 'threshold': threshold,
+                'no_reliable_patch': float((confident == 0).mean()), 'by_crop': {}}
     for i, (dy, dx) in enumerate(args.crop):
         metrics = error_metrics(truth[:, i].ravel(), predicted[:, i].ravel())
         results['by_crop'][f'{dy},{dx}'] = metrics
-        print(f'\n{predictor.type.name}, {results["fusion"]}, cropped by ({dy}, {dx})')
+        print(f'\n{predictor.type.name}, {fusion}, cropped by ({dy}, {dx})')
         print(describe(metrics))
     if args.refine:
         results['refined'] = float(by_lattice.mean())
         print(f'\nanswered by the lattice: {100 * results["refined"]:.2f} % of the images')
     print(f'no reliable patch: {100 * results["no_reliable_patch"]:.2f} % of the images')
-    title = f'{predictor.type.name}, {truth.size} images'
-    figure = confusion_figure(truth.ravel(), {title: predicted.ravel()})
-    save_figure(figure, args.out_path / 'confusion_matrix.png')
-    write_results(args, results)
-    part.unlink()
-    return 2 if left_out else 0
+    shown = {f'{predictor.type.name}, {truth.size} images': predicted.ravel()}
+    save_figure(confusion_figure(truth.ravel(), shown), args.out_path / 'confusion_matrix.png')
+    answers = [{'path': str(path), 'crop': f'{dy},{dx}', 'qualities': args.qualities,
+                'predicted': predicted[i, j].round(2).tolist(),
+                'by_lattice': by_lattice[i, j].astype(int).tolist()}
+               for i, path in enumerate(kept) for j, (dy, dx) in enumerate(args.crop)]
+    write_results(args, made, results, answers)
+
+
+def find_threshold(args, error, confident, results):
+    """Index of the threshold of the lowest MAE, which is written to --out_path.
+
+    Thresholds at which most images have no reliable patch, so that their answer is 100 whatever
+    the network says, are not candidates.
+    """
+    mae, unreliable = np.abs(error).mean(axis=(0, 1, 2)), (confident == 0).mean(axis=(0, 1, 2))
+    usable = unreliable <= 0.5
+    best = int(np.where(usable, mae, np.inf).argmin())
+    results['mae_by_threshold'] = {f'{t:g}': float(m) for t, m in zip(THRESHOLDS, mae)}
+    for i, (threshold, m, share) in enumerate(zip(THRESHOLDS, mae, unreliable)):
+        note = f' (no reliable patch in {100 * share:.0f} % of the images)'
+        print(f'threshold {threshold:g}: MAE {m:.3f}'
+              + (note if not usable[i] else ' (lowest)' if i == best else ''))
+    if not usable.any():
+        raise InputError(f'{args.in_path}: at each of these thresholds most images have no '
+                         'reliable patch, so none was stored; train the network further')
+    path = args.out_path / THRESHOLD_FILE
+    with whole_file(path) as file:
+        print(f'{THRESHOLDS[best]:g}', file=file)
+    print(f'stored in {path}')
+    return best
 
 
 # ---------------------------------------------------------------- single patches
 
-def patch_mode(args, predictor):
-    file = PatchFile(args.hdf5_val_path, predictor.type)
-    outputs = []
+def patch_mode(args, predictor, made):
+    file, outputs = PatchFile(args.hdf5_val_path, predictor.type), []
     with Progress(len(file), 'patches') as progress:
         for x, _ in file.in_order(2048):
             outputs.append(predictor.run_network(x))
@@ -268,39 +272,55 @@ def patch_mode(args, predictor):
           + (f', MAE {results["kept_mae"]:.3f}' if kept.any() else ''))
     print(f'{"quality":>8}  {"MAE":>6}  above threshold: share, MAE')
     for decade, mae in results['mae_by_decade'].items():
-        share = results['kept_by_decade'][decade]
         kept_mae = results['kept_mae_by_decade'].get(decade)
-        print(f'{decade:>8}  {mae:6.3f}  {100 * share:22.1f} %, '
+        print(f'{decade:>8}  {mae:6.3f}  {100 * results["kept_by_decade"][decade]:22.1f} %, '
               + ('-' if kept_mae is None else f'{kept_mae:.3f}'))
-    write_results(args, results)
+    write_results(args, made, results)
 
 
-def write_results(args, results):
-    path = args.out_path / 'results.json'
-    with whole_file(path) as file:
-        json.dump(results, file, indent=1)
-    print(f'written: {path}')
+# ---------------------------------------------------------------- results
+
+def results_path(args):
+    return args.out_path / (f'results_{args.study}.json' if args.study else 'results.json')
+
+
+def write_results(args, made, results, answers=()):
+    """The results with what made them and, a line for each, the answers for the images."""
+    versions = {'python': platform.python_version(), 'numpy': np.__version__,
+                'opencv': cv2.__version__, 'pillow': PIL.__version__}
+    if runtime := made.get('runtime'):
+        versions[runtime] = importlib.import_module(PACKAGES[runtime]).__version__
+    results = results | {'made_with': made | {'versions': versions, 'command': args.command}}
+    text = json.dumps(results, indent=1)
+    if answers:
+        lines = ',\n  '.join(map(json.dumps, answers))
+        text = f'{text[:-2]},\n "answers": [\n  {lines}\n ]\n}}'
+    with whole_file(results_path(args)) as file:
+        file.write(text)
+    print(f'written: {results_path(args)}')
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
+    args.command = shlex.join(['evaluate_cls.py', *(sys.argv[1:] if argv is None else argv)])
     comp_type = get_comp_type(args.comp_type)
-    folder = Path(args.weights or best_folder(comp_type))
-    stored = folder / THRESHOLD_FILE
-    check_writable(args.out_path / 'results.json', args.out_path / 'confusion_matrix.png',
-                   stored if args.find_threshold else None,
-                   folder / LIKELIHOOD_FILE if args.study is fit_likelihood else None)
+    if args.find_threshold or args.study == 'fit_likelihood':
+        refuse_shipped(args.out_path)
+    check_writable(results_path(args),
+                   None if args.study else args.out_path / 'confusion_matrix.png',
+                   args.out_path / THRESHOLD_FILE if args.find_threshold else None)
     if args.study:
         listed = list_images(args.in_path, args.recursive)[:args.limit]
-        with ThreadPoolExecutor(cores()) as pool:
-            paths = sources(listed, STUDY_SIDE, pool)
-        write_results(args, args.study(args, paths))
+        paths = usable_images(listed, STUDY_SIDE)
+        found = STUDIES[args.study](args, paths)
+        weights = weights_digest(args.weights or best_folder(comp_type)) or ''
+        write_results(args, {'comp_type': comp_type.name, 'weights': weights[:16]}, found)
         return 2 if len(paths) < len(listed) else 0
     if args.find_threshold:
         args.fusion = 'median'  # whatever likelihood there is
     predictor = open_predictor(args)
-    return (image_mode if args.in_path else patch_mode)(args, predictor)
+    return (image_mode if args.in_path else patch_mode)(args, predictor, made_with(args, predictor))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@
 
 writes 20,000 patches for each of the 100 qualities, spread evenly over the images.
 The same command with the same seed writes the same file, whatever the number of
-cores. Started again after an interruption, a kill too, it goes on where it was.
+cores. Started again after an interruption, even a kill, it goes on where it was.
 """
 import argparse
 import hashlib
@@ -18,20 +18,23 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from classifier.batch import ordered_map
+from classifier.cli import MAX_SEED, Progress, command, count
+from classifier.environment import cores
+from classifier.errors import InputError
+from classifier.files import check_writable, naming, put_in_place, whole_file
+from classifier.images import (CHROMA, MAX_PIXELS, MIXED, compress, draw_chroma, list_images,
+                               read_image)
+from classifier.models import COMP_TYPES, get_comp_type
+from classifier.patches import DIGEST, REDRAWS, content_digest
+from classifier.sources import usable_images
+
+import cv2  # after classifier, which says what to type where it is missing
 import h5py
 import numpy as np
 
-from console import (MAX_SEED, Progress, check_writable, command, complain, count, naming,
-                     ordered_map, put_in_place, whole_file)
-from images import (CHROMA, MAX_JPEG_SIDE, MAX_PIXELS, MIXED, compress, draw_chroma, list_images,
-                    read_header, read_image)
-from models import COMP_TYPES, InputError, cores, get_comp_type
-from patches import DIGEST, content_digest
-
-REDRAWS = 3            # of a flat patch (reference)
-MIN_SOURCE_QUALITY = 95
-HDF5_HEADERS = 8192    # bytes in a file beside the data, at most
+HDF5_HEADERS = 8192  # bytes in a file beside the data, at most
 
 
 def parse_args(argv):
@@ -45,10 +48,9 @@ def parse_args(argv):
     parser.add_argument('--out_path', default='.', help='folder to write it to (default: here)')
     parser.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
                         help='side of the stored patches: 24 for random crops (default), 16')
-    parser.add_argument('--chroma', choices=CHROMA, default='4:2:0',
-                        help='4:2:0 (default), or mixed: each image at each quality one of '
-                        + ', '.join(f'{name} ({100 * share:g} %%)'
-                                    for name, share in MIXED.items()))
+    mix = ', '.join(f'{name} ({100 * share:g} %%)' for name, share in MIXED.items())
+    parser.add_argument('--chroma', choices=CHROMA, default='4:2:0', help='4:2:0 (default), or '
+                        f'mixed: for each image at each quality one of {mix}')
     parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
@@ -58,52 +60,10 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def sources(paths, side, pool, max_pixels=MAX_PIXELS):
-    """The images that can be used, of at least `side` px; warns about the others.
-
-    Each is read once before any patch is made: the patches of an image that turned
-    out to be damaged in the middle would be missing from the file.
-    """
-    notices = []
-
-    def problem(path):
-        try:
-            height, width = read_image(path, max_pixels, notices.append).shape[:2]
-        except InputError as error:
-            return str(error)
-        if min(height, width) < side:
-            return f'{path}: {width}x{height} is smaller than {side}x{side}'
-        if max(height, width) > MAX_JPEG_SIDE:
-            return f'{path}: {width}x{height}, JPEG holds no side over {MAX_JPEG_SIDE} px'
-        return None
-
-    usable = []
-    problems = list(pool.map(problem, paths))  # all, for reading may keep stderr quiet
-    for notice in sorted(notices):
-        warn(notice)
-    for path, reason in zip(paths, problems):
-        if reason:
-            warn(f'left out: {reason}')
-            continue
-        header = read_header(path)
-        if header and header.quality < MIN_SOURCE_QUALITY:
-            warn(f'{path}: is itself a JPEG of quality {header.quality}; its patches would carry '
-                 'wrong labels, better leave it out')
-        usable.append(path)
-    if not usable:
-        raise InputError('none of the images can be used')
-    return usable
-
-
-def warn(message):
-    complain(f'warning: {message}')
-
-
 def share_out(num_samples, images, qualities, rng):
     """How many patches each image gives at each quality: (images, qualities) ints.
 
-    Each column adds up to `num_samples`; what does not divide evenly goes to images
-    drawn at random, quality by quality.
+    Each column adds up to `num_samples`; a remainder goes to images drawn at random.
     """
     counts = np.full((images, qualities), num_samples // images)
     for column in counts.T:
@@ -112,28 +72,24 @@ def share_out(num_samples, images, qualities, rng):
 
 
 def random_patches(image, number, size, block, rng):
-    """`number` patches of `size` px from random positions on the block grid.
+    """Patches (number, size, size, 3) from random positions on the block grid of an image.
 
-    image: (h, w, 3) uint8. Flat ones (one colour all over, so that the gradient is
-    0) are drawn again, up to 3 times. Returns (number, size, size, 3) uint8.
+    Flat ones (one colour all over, so that the gradient is 0) are drawn again, up to 3 times.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
-    windows = windows[::block, ::block]
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))[
+        ::block, ::block]
     patches = np.empty((number, size, size, 3), np.uint8)
     flat = np.arange(number)
     for _ in range(1 + REDRAWS):
         rows, cols = rng.integers(windows.shape[:2], size=(len(flat), 2)).T
-        patches[flat] = windows[rows, cols].transpose(0, 2, 3, 1)
-        drawn = patches[flat]
+        patches[flat] = drawn = windows[rows, cols].transpose(0, 2, 3, 1)
         flat = flat[(drawn == drawn[:, :1, :1]).all(axis=(1, 2, 3))]
-        if not len(flat):
-            break
     return patches
 
 
 def image_patches(path, counts, size, block, chroma, rng, save_folder=None):
     """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,)."""
-    image = read_image(path, math.inf)  # `sources` has looked at its size
+    image = read_image(path, math.inf)  # `usable_images` has looked at its size
     parts = [np.empty((0, size, size, 3), np.uint8)]
     for quality, number in enumerate(counts, start=1):
         if number or save_folder:
@@ -148,12 +104,11 @@ def image_patches(path, counts, size, block, chroma, rng, save_folder=None):
 
 
 def open_part(path, total, size, recipe):
-    """The file under its working name: what a stopped run left, or a new one.
+    """The file under its working name, which HDF5 locks: what a stopped run left, or a new one.
 
-    A new one is laid out at once and its space reserved: a killed run leaves a file that can
-    be read, no disk gets full in the middle, and patches are written to their place as plain
-    bytes (`write_at`), for HDF5 crashes at a write that fails. The quality of a patch
-    that is not there yet is 0.
+    A new one is laid out at once and its space reserved: a killed run leaves a file that can be
+    read, no disk gets full in the middle, and patches are written to their place as plain bytes,
+    for HDF5 crashes at a write that fails. The quality of a patch that is not there yet is 0.
     """
     if path.is_symlink():
         path.unlink()  # not ours: what it points to is not to be written over
@@ -170,7 +125,7 @@ def open_part(path, total, size, recipe):
             pass  # killed while the file was laid out
         path.unlink()
     shapes = {'x_noise': (total, size, size, 3), 'y_quality': (total,)}
-    needed = sum(math.prod(shape) for shape in shapes.values()) + HDF5_HEADERS
+    needed = sum(map(math.prod, shapes.values())) + HDF5_HEADERS
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise InputError(f'{path.parent}: {needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB '
@@ -210,44 +165,30 @@ def write_at(handle, offset, array):
         data, offset = data[written:], offset + written
 
 
-def write_patches(part, paths, args, comp_type, pool, save_folder):
-    """Write or complete the file under its working name; returns how many patches it has."""
-    counts = share_out(args.num_samples, len(paths), comp_type.max_quality,
-                       np.random.default_rng(args.seed))
+def write_patches(file, paths, counts, work):
+    """Write what is missing in an open file: `work(index)` gives the patches of an image."""
+    x, y = file['x_noise'], file['y_quality']
+    handle, x_offset, y_offset = file.id.get_vfd_handle(), x.id.get_offset(), y.id.get_offset()
     ends = counts.sum(axis=1).cumsum()
-    recipe = hashlib.sha256(json.dumps(
-        [comp_type.name, args.num_samples, args.patch_size, args.chroma, args.seed,
-         args.save_image, [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
-
-    def work(index):
-        rng = np.random.default_rng((args.seed, index))
-        return index, image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
-                                    args.chroma, rng, save_folder)
-
-    with open_part(part, int(ends[-1]), args.patch_size, recipe) as file:
-        x, y = file['x_noise'], file['y_quality']
-        handle, x_offset, y_offset = file.id.get_vfd_handle(), x.id.get_offset(), y.id.get_offset()
-        patch_bytes = math.prod(x.shape[1:])
-        qualities = np.frombuffer(os.pread(handle, len(y), y_offset), np.uint8)
-        todo = [i for i, own in enumerate(np.split(qualities, ends[:-1]))
-                if not own.size or not own.all()]
-        done = len(paths) - len(todo)
-        try:
-            with Progress(len(paths), 'images', done) as progress:
-                for index, (own_x, own_y) in ordered_map(pool, work, todo, ahead=2 * cores()):
-                    first = int(ends[index]) - len(own_y)
-                    write_at(handle, x_offset + first * patch_bytes, own_x)
-                    os.fsync(handle)  # the patches, before the qualities say that they are there
-                    write_at(handle, y_offset + first, own_y)
-                    done += 1
-                    progress.update(done)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f'{done} of {len(paths)} images are done; the same command '
-                                    'goes on from there') from None
-        file.attrs.modify(DIGEST, np.bytes_(content_digest(x, y)))
-        file.flush()
-        os.fsync(handle)
-    return ends[-1]
+    qualities = np.frombuffer(os.pread(handle, len(y), y_offset), np.uint8)
+    todo = [i for i, own in enumerate(np.split(qualities, ends[:-1]))
+            if not own.size or not own.all()]
+    done = len(paths) - len(todo)
+    try:
+        with ThreadPoolExecutor(cores()) as pool, Progress(len(paths), 'images', done) as progress:
+            for index, (own_x, own_y) in zip(todo, ordered_map(pool, work, todo, 2 * cores())):
+                first = int(ends[index]) - len(own_y)
+                write_at(handle, x_offset + first * math.prod(x.shape[1:]), own_x)
+                os.fsync(handle)  # the patches, before the qualities say that they are there
+                write_at(handle, y_offset + first, own_y)
+                done += 1
+                progress.update(done)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'{done} of {len(paths)} images are done; the same command '
+                                'goes on from there') from None
+    file.attrs.modify(DIGEST, np.bytes_(content_digest(x, y)))
+    file.flush()
+    os.fsync(handle)
 
 
 @command
@@ -257,16 +198,26 @@ def main(argv=None):
     final = Path(args.out_path) / args.hdf5_name
     check_writable(final)
     part = final.with_name(final.name + '.part')
-    save_folder = None
-    if args.save_image:
-        save_folder = final.with_name(final.stem + '_images')
+    save_folder = final.with_name(final.stem + '_images') if args.save_image else None
+    if save_folder:
         save_folder.mkdir(exist_ok=True)
     cv2.setNumThreads(1)  # the images share the cores, not the parts of one image
-    with ThreadPoolExecutor(cores()) as pool:
-        paths = sources(list_images(args.in_path, args.recursive), args.patch_size, pool,
-                        args.max_pixels)
-        with naming(final):
-            total = write_patches(part, paths, args, comp_type, pool, save_folder)
+    paths = usable_images(list_images(args.in_path, args.recursive), args.patch_size,
+                          args.max_pixels)
+    counts = share_out(args.num_samples, len(paths), comp_type.max_quality,
+                       np.random.default_rng(args.seed))
+    recipe = hashlib.sha256(json.dumps(
+        [comp_type.name, args.num_samples, args.patch_size, args.chroma, args.seed,
+         args.save_image, [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
+
+    def work(index):
+        rng = np.random.default_rng((args.seed, index))
+        return image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
+                             args.chroma, rng, save_folder)
+
+    total = int(counts.sum())
+    with naming(final), open_part(part, total, args.patch_size, recipe) as file:
+        write_patches(file, paths, counts, work)
     put_in_place(part, final)
     print(f'{final}: {total} patches from {len(paths)} images')
 

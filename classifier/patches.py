@@ -1,27 +1,30 @@
-"""Training patches in HDF5: how they are laid out, written and read.
+"""Training patches in HDF5: how they are laid out and read.
 
 `x_noise`   uint8 (N, 24, 24, 3) BGR, cut from a compressed image on the block grid;
             (N, 16, 16, 3) is accepted too
 `y_quality` uint8 (N,), 1..100
 
-24x24 is one block more than the network's input, so that a fresh 16x16 crop at any
-of the 9x9 offsets can be drawn every time a patch is seen: the network then learns
-nothing about the phase of the block grid.
-
-The attribute `sha256` of a file made by gen_data.py is the digest of both, so that damage
-is noticed before the work.
+24x24 is one block more than the network's input, so that a fresh 16x16 crop at any of the 9x9
+offsets can be drawn every time a patch is seen: the network then learns nothing about the phase
+of the block grid. The attribute `sha256` of a file made by gen_data.py is the digest of both
+datasets, so that damage is noticed before the work.
 """
 import hashlib
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
 
-from console import Progress
-from models import InputError
+from classifier.batch import ordered_map
+from classifier.cli import Progress
+from classifier.errors import InputError
+from classifier.models import CompType
 
 DIGEST = 'sha256'
+REDRAWS = 3         # of a flat patch (reference)
 CHUNK = 32          # patches read together
+AHEAD = 8           # batches
 MIX_BATCHES = 64    # batches' worth of runs that are shuffled together in memory
 
 
@@ -36,25 +39,20 @@ def content_digest(x, y):
 
 
 class PatchFile:
-    """A checked patch file, open for reading.
+    """A checked patch file, open for reading; crops of `comp_type.patch` px come out of it.
 
-    InputError when it is no HDF5 file or does not hold patches as described above
-    that are at least as large as the network's input.
+    InputError when it is not an HDF5 file of patches as described above.
     """
 
-    def __init__(self, path, comp_type):
+    def __init__(self, path, comp_type: CompType):
         self.path, self.side = path, comp_type.patch
         try:
             self.file = h5py.File(path, 'r')
-        except FileNotFoundError:
-            raise InputError(f'{path}: no such file; make it with gen_data.py') from None
-        except (OSError, RuntimeError, ValueError, KeyError):
-            raise InputError(f'{path}: not a readable HDF5 file; '
-                             'make it again with gen_data.py') from None
-        try:
             x, y = self.file.get('x_noise'), self.file.get('y_quality')
-        except (OSError, RuntimeError, ValueError):
-            self._refuse('damaged')
+        except FileNotFoundError:
+            self._refuse('no such file')
+        except (OSError, RuntimeError, ValueError, KeyError):
+            self._refuse('not a readable HDF5 file')
         if not (isinstance(x, h5py.Dataset) and isinstance(y, h5py.Dataset)):
             self._refuse('the datasets x_noise and y_quality are not in it')
         if x.dtype != np.uint8 or y.dtype != np.uint8:
@@ -79,8 +77,7 @@ class PatchFile:
         return len(self.y)
 
     def _refuse(self, reason):
-        self.file.close()
-        raise InputError(f'{self.path}: {reason}; make it again with gen_data.py')
+        raise InputError(f'{self.path}: {reason}; make it again with gen_data.py') from None
 
     def batches_per_pass(self, batch_size):
         """How many whole batches one pass over the file gives; InputError for none."""
@@ -89,13 +86,17 @@ class PatchFile:
                              f'make more or lower --batch_size to {len(self)}')
         return len(self) // batch_size
 
-    def batches(self, batch_size, seed, step=0):
+    def batches(self, batch_size: int, seed: int, step: int = 0):
         """Endless shuffled batches for training, from that step of the training on.
 
-        Yields (crops (batch, 16, 16, 3) uint8, qualities (batch,) uint8). What a
-        step sees depends on `seed` and `step` alone, so a resumed training goes on
-        with just the batches it would have seen.
+        Yields crops, uint8 (batch, 16, 16, 3), and qualities, uint8 (batch,). What a step sees
+        depends on `seed` and `step` alone, so that a resumed training sees what it would have seen.
         """
+        batches = self._batches(batch_size, seed, step)
+        with ThreadPoolExecutor(1) as pool:  # which reads ahead of the training
+            yield from ordered_map(pool, lambda _: next(batches), itertools.count(), AHEAD)
+
+    def _batches(self, batch_size, seed, step):
         per_pass = self.batches_per_pass(batch_size)
         while True:
             pass_, first = divmod(step, per_pass)
@@ -107,8 +108,8 @@ class PatchFile:
     def _shuffled_pass(self, batch_size, rng):
         """One pass over the file in whole batches.
 
-        Runs of patches are drawn in random order and 64 batches' worth of them
-        mixed: nearly as random as patch by patch, at the speed of reading in runs.
+        Runs of patches are drawn in random order and 64 batches' worth of them mixed: nearly as
+        random as patch by patch, at the speed of reading in runs.
         """
         runs = rng.permutation(-(-len(self) // CHUNK))
         mixed = -(-MIX_BATCHES * batch_size // CHUNK)
@@ -131,13 +132,13 @@ class PatchFile:
                    self.y[start:start + batch_size])
 
 
-def random_crops(patches, side, rng):
+def random_crops(patches: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """A crop of `side` px from each patch, its offset and mirroring drawn for each on its own.
 
-    patches: (n, s, s, 3) uint8, s >= side. Returns (n, side, side, 3) uint8. The first offset
-    and the last are drawn half as often as the others: in patches one block larger than the crop
-    they are the same phase of the block grid. Each axis is mirrored in half of the crops: the DCT
-    of a mirrored block differs in signs alone, so that its quantization is the same.
+    uint8 (n, s, s, 3) -> uint8 (n, side, side, 3). The first offset and the last are drawn half as
+    often as the others: in patches one block larger than the crop they are the same phase of the
+    block grid. Each axis is mirrored in half of the crops: the DCT of a mirrored block differs in
+    signs alone, so that its quantization is the same.
     """
     n, size = patches.shape[:2]
     if size == side:

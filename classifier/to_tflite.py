@@ -4,42 +4,43 @@
     python3 classifier/to_tflite.py --comp_type jpeg_paper --out_path out
 
 writes out/comp_cls.tflite: input (256, 16, 16, 3) float32 BGR in 0..255, one image's
-patches; output (256, 2) float32 confidence and quality in 0..100. The file gets its
-name only after its answers were found to be the Keras network's. What it is and which
-weights it was made of stand in it as its description, in JSON. The threshold and the
-likelihood are copied beside it: predict_cls.py --weights out then needs LiteRT alone.
+patches; output (256, 2) float32 confidence and quality in 0..100. The file gets its name only
+after its output was compared with the Keras network's. Its description, in JSON, says what it is
+and of which weights it was made. Threshold and likelihood are copied beside it, so that
+predict_cls.py --weights out needs LiteRT alone.
 
---quantize makes it smaller: float16 stores the weights so; dynamic computes with 8 bits
-in a range that is found patch by patch; int8, in the last three stages, with ranges
-calibrated on the photos of --in_path, compressed at random qualities. In each, input and
-output stay float32.
-Patches then answer a little differently; a likelihood fitted to that very model may take
-some of it away:
+--quantize makes it smaller: float16 stores the weights so; dynamic computes with 8 bits in a range
+found patch by patch; int8, in the last three stages, with ranges calibrated on the photos of
+--in_path, compressed at random qualities. Input and output stay float32. The patches' answers
+then differ a little; a likelihood fitted to that very model may make up for some of it:
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 --out_path out
     python3 classifier/evaluate_cls.py --in_path DIV2K_train_HR --comp_type jpeg_paper \\
-        --weights out --fit_likelihood --limit 200
+        --weights out --fit_likelihood --limit 200 --out_path out
 
-New weights get their own model file, which predict_cls.py and evaluate_cls.py use, with
+Weights just trained get the model file that predict_cls.py and evaluate_cls.py then use with
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 \\
-        --out_path classifier/save/jpeg_paper/best
+        --weights out/best --out_path out/best
 """
 import argparse
 import contextlib
-import hashlib
 import json
-import struct
 import sys
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from classifier.checkpoints import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, best_folder,
+                                    load_network, refuse_shipped, weights_digest)
+from classifier.cli import add_network_options, command, named
+from classifier.environment import import_tensorflow, quiet
+from classifier.errors import InputError
+from classifier.files import check_writable, whole_file
+from classifier.images import compress, list_images, read_image
+from classifier.models import extract_patches, get_comp_type
+from classifier.runtime import ModelRunner, model_digest
 
-from console import add_network_options, check_writable, command, named, whole_file
-from images import compress, list_images, read_image
-from models import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, InputError, ModelRunner,
-                    best_folder, description_field, extract_patches, get_comp_type,
-                    import_tensorflow, load_network, quiet, stored_threshold, weights_digest)
+import numpy as np  # after classifier, which says what to type where it is missing
 
 # How much confidence and quality, both on 0..100, may differ from the Keras network's: at
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
@@ -59,15 +60,15 @@ def parse_args(argv):
     parser.add_argument('--quantize', choices=TOLERANCE, default='none',
                         help='default: none, which is float32')
     parser.add_argument('--in_path', default=PHOTOS, metavar='DIR',
-                        help='photos to calibrate int8 on (default: sample_image)')
+                        help='photos to calibrate int8 on and to compare with the Keras network '
+                        '(default: sample_image)')
     return parser.parse_args(argv)
 
 
 def convert(network, batch, quantize='none', calibration=()):
     """The network for a fixed batch size, as the bytes of a TFLite file.
 
-    quantize: one of `TOLERANCE`'s keys; int8 needs patches to calibrate on, float32 arrays
-    of that batch size.
+    quantize: one of `TOLERANCE`'s keys; calibration: float32 patches in batches, for int8.
     """
     tf, _ = import_tensorflow()
     if quantize == 'int8':
@@ -165,27 +166,23 @@ def calibration_patches(folder, comp_type, batch, seed=0):
     return list(np.resize(patches, shape).astype(np.float32))
 
 
-def described(model, metadata):
-    """A TFLite file's bytes with that dict, as JSON, in place of its description.
-
-    A flatbuffer's parts may lie anywhere: the new text goes to the end of the file. It
-    holds the digest of all that comes before.
-    """
-    field = description_field(model)
-    model += bytes(-len(model) % 4)
-    model = model[:field] + struct.pack('<I', len(model) - field) + model[field + 4:]
-    text = json.dumps(metadata | {'sha256': hashlib.sha256(model).hexdigest()}).encode()
-    return model + struct.pack('<I', len(text)) + text + b'\0'
+def described(model, **description):
+    """A TFLite file's bytes with a description in JSON, which `runtime.model_description` reads."""
+    from tensorflow.lite.tools import flatbuffer_utils
+    zeros = 64 * '0'
+    found = flatbuffer_utils.convert_bytearray_to_object(model)
+    found.description = json.dumps(description | {'sha256': zeros})
+    model = flatbuffer_utils.convert_object_to_bytearray(found)
+    return model.replace(zeros.encode(), model_digest(model, zeros).encode(), 1)
 
 
-def metadata_of(comp_type, folder, quantize='none'):
-    """What the model file says of itself: a JSON-able dict."""
+def description_of(comp_type, folder, quantize='none'):
+    """What a model file made of the weights in that folder says about itself: a dict."""
     side = comp_type.patch
     return {'comp_type': comp_type.name,
             'input': f'(patches, {side}, {side}, 3), BGR, 0..255, not normalised',
             'output': '(patches, 2): confidence, quality, both 0..100',
             'quantization': quantize,
-            'threshold': stored_threshold(comp_type, folder),
             'weights_sha256': weights_digest(folder),
             'licence': LICENCE}
 
@@ -194,15 +191,6 @@ def run_tflite(model, patches):
     """The output (n, 2) of a TFLite model, given as bytes, for its n float32 patches."""
     tf, _ = import_tensorflow()
     return ModelRunner('tensorflow', tf.lite.Interpreter, MODEL_FILE, model)(patches)
-
-
-def sample_patches(comp_type, n, seed=0):
-    """Float patches from smooth to noisy, at every brightness: (n, side, side, 3) in 0..255."""
-    rng = np.random.default_rng(seed)
-    shape = (n, comp_type.patch, comp_type.patch, 3)
-    contrast = np.geomspace(0.5, 120, n)[:, None, None, None]
-    mean = rng.uniform(0, 255, (n, 1, 1, 3))
-    return np.clip(np.rint(mean + contrast * rng.standard_normal(shape)), 0, 255).astype(np.float32)
 
 
 def write_export(model, folder, out_path):
@@ -231,21 +219,22 @@ def main(argv=None):
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
     folder = Path(args.weights or best_folder(comp_type))
+    refuse_shipped(args.out_path)
     check_writable(args.out_path / MODEL_FILE)
     network = load_network(comp_type, folder)
     if weights_digest(args.out_path) not in (None, weights_digest(folder)):
         raise InputError(f'{args.out_path}: holds other weights; choose another --out_path')
     batch = comp_type.samples ** 2
-    photos = calibration_patches(args.in_path, comp_type, batch) if args.quantize != 'none' else []
-    patches = photos[0] if photos else sample_patches(comp_type, batch)
+    batches = calibration_patches(args.in_path, comp_type, batch)
+    patches = batches[0]
     with quiet():
-        model = described(convert(network, batch, args.quantize, photos),
-                          metadata_of(comp_type, folder, args.quantize))
+        model = described(convert(network, batch, args.quantize, batches),
+                          **description_of(comp_type, folder, args.quantize))
         difference = np.abs(run_tflite(model, patches) - network(patches).numpy())
     print(f'difference from the Keras network: {difference.mean():.2g} on average, '
           f'{difference.max():.2g} at most')
     tolerance = TOLERANCE[args.quantize]
-    if not (difference.mean() if photos else difference.max()) <= tolerance:
+    if not (difference.max() if args.quantize == 'none' else difference.mean()) <= tolerance:
         raise InputError(f'the converted network differs by more than {tolerance}; '
                          'nothing was written')
     write_export(model, folder, args.out_path)

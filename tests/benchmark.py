@@ -20,24 +20,24 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from conftest import CLASSIFIER, SAMPLES  # also puts classifier/ on the path
+from conftest import CLASSIFIER, SAMPLES  # also puts the repository on the path
 
 import cv2
 import numpy as np
 import pytest
 
-import evaluate_cls
-import gen_data
-import images
-import models
-import predict_cls
-import to_tflite
-from lattice import find_quality
-from models import (COMP_TYPES, MODEL_FILE, RUNTIMES, Predictor, best_folder, cores,
-                    extract_patches, load_network)
-from patches import PatchFile
-from recompression import find_earlier
-from train import SCHEDULE, patch_trainer, training_batches
+from classifier import evaluate_cls, gen_data, images, predict_cls, runtime, to_tflite
+from classifier.checkpoints import MODEL_FILE, best_folder, load_network
+from classifier.environment import cores
+from classifier.forensics.header import read_header
+from classifier.forensics.lattice import find_quality
+from classifier.forensics.recompression import find_earlier
+from classifier.models import COMP_TYPES, build_network, confidence_loss, extract_patches
+from classifier.patches import PatchFile
+from classifier.predictor import Predictor
+from classifier.runtime import RUNTIMES
+from classifier.training.keras_step import KerasStep
+from classifier.training.photo_source import PhotoSource
 
 ROUNDS, STEPS, BATCH = 5, 10, 1024
 TRAINING_SAMPLES = 2000  # for each quality: more patches than all rounds see
@@ -83,30 +83,32 @@ def make_patches(args, folder, num_samples):
 
 
 def benchmark_training(args):
-    """The training step on one resident batch, on the full pipeline, and in PyTorch, in turns."""
+    """The training step on one resident batch, with its data, and in PyTorch, in turns."""
     comp_type = COMP_TYPES[args.comp_type]
     with tempfile.TemporaryDirectory() as folder:
         with unheard():
             path = make_patches(args, folder, TRAINING_SAMPLES)
-        train_on(path, comp_type)
+        train_on(path, comp_type, args.in_path)
 
 
-def train_on(path, comp_type):
-    file = PatchFile(path, comp_type)
-    schedule = SCHEDULE | {'epochs': 1, 'steps_per_epoch': 1000}
-    trainer = patch_trainer(comp_type, schedule)
-    batches = iter(training_batches(file, BATCH, 0, 0))
+def train_on(path, comp_type, photos):
+    keras = KerasStep(partial(build_network, comp_type, 0), confidence_loss, BATCH)
+    batches = PatchFile(path, comp_type).batches(BATCH, 0)
+    drawn = PhotoSource(photos, comp_type.patch, chroma='mixed').batches(BATCH, 0)
     resident = next(batches)
 
-    def steps(trainer, batch):
+    def steps(backend, batch):
         for _ in range(STEPS):
-            float(trainer.step(*batch())[0])
+            backend.step(batch(), 1e-3, 0.999)
+        backend.take_sums()
 
-    work = {'training step on a resident batch': partial(steps, trainer, lambda: resident),
-            'training with the full pipeline': partial(steps, trainer, lambda: next(batches))}
+    work = {'training step on a resident batch': partial(steps, keras, lambda: resident),
+            'training from HDF5': partial(steps, keras, lambda: next(batches)),
+            'training from photos': partial(steps, keras, lambda: next(drawn))}
     if importlib.util.find_spec('torch'):
-        work['training step in PyTorch'] = partial(
-            steps, patch_trainer(comp_type, schedule, framework='pytorch'), lambda: resident)
+        from classifier.training.torch_step import TorchStep
+        work['training step in PyTorch'] = partial(steps, TorchStep(comp_type, 0),
+                                                   lambda: resident)
     for run in work.values():
         run()
     rates = np.array([[rate(run, STEPS * BATCH) for run in work.values()] for _ in range(ROUNDS)])
@@ -117,10 +119,10 @@ def train_on(path, comp_type):
 
 def benchmark_start(args):
     """predict_cls.py on one image, from the start of the process to its end."""
-    def start(runtime):
+    def start(kind):
         subprocess.run([sys.executable, CLASSIFIER / 'predict_cls.py', '--in_path',
                         SAMPLES / 'coffee_jpeg_q20.png', '--comp_type', args.comp_type,
-                        '--runtime', runtime], check=True, stdout=subprocess.DEVNULL)
+                        '--runtime', kind], check=True, stdout=subprocess.DEVNULL)
 
     compare({f'cold start, {r}': partial(start, r) for r in reversed(RUNTIMES)}, ROUNDS)
 
@@ -169,7 +171,7 @@ def benchmark_quantized(args):
                                 '--quantize', kind])
             row(f'quantized {kind}: size', (out / MODEL_FILE).stat().st_size / 1e3, 'kB')
             for threads in (1, 2):
-                patch.setattr(models, 'cores', lambda threads=threads: threads)
+                patch.setattr(runtime, 'cores', lambda threads=threads: threads)
                 ways[kind, threads] = partial(Predictor(comp_type.name, out).run_network, patches)
         for threads in (1, 2):
             compare({f'quantized {kind}: network, {n} threads': way
@@ -211,7 +213,7 @@ def benchmark_folder(args):
 
 def time_folder(paths, comp_type):
     pixels = [images.read_image(path) for path in paths]
-    header = images.read_header(paths[0])
+    header = read_header(paths[0])
     predictor = Predictor(comp_type)
 
     def predict():

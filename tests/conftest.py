@@ -1,4 +1,8 @@
-"""The scripts' folder on the path, photos to work on, and files that many tests need."""
+"""Photos to work on, files that many tests need, and which tests run by default.
+
+`python3 -m pytest` runs the short tests, `python3 -m pytest -m long` those that take minutes:
+kills at random moments, fuzzing, exports of every kind, distribution, the baseline's training.
+"""
 import sys
 from pathlib import Path
 
@@ -9,12 +13,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CLASSIFIER = REPOSITORY / 'classifier'
 SAMPLES = REPOSITORY / 'sample_image'
 PRISTINE = [p for p in sorted(SAMPLES.glob('*.png')) if '_jpeg_' not in p.name]
-sys.path.insert(0, str(CLASSIFIER))
+sys.path.insert(0, str(REPOSITORY))
 
-from models import COMP_TYPES, CompType  # noqa: E402, found on the path just set
+from classifier.models import COMP_TYPES, CompType  # noqa: E402, found on the path just set
 
 TINY = CompType('tiny', k=1, threshold=90)
 TINY_WEIGHTS = REPOSITORY / 'tests' / 'data' / 'tiny'  # written by make_tiny.py
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'long: takes long; runs with -m long')
+    if not config.option.markexpr:
+        config.option.markexpr = 'not long'
 
 
 @pytest.fixture
@@ -42,7 +52,7 @@ def photo_folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def patch_file(photo_folder, tmp_path_factory):
     """3,000 patches made by gen_data.py from the sample photos."""
-    import gen_data
+    from classifier import gen_data
     folder = tmp_path_factory.mktemp('patches')
     assert gen_data.main(['--in_path', str(photo_folder), '--num_samples', '30', '--seed', '1',
                           '--hdf5_name', 'patches.h5', '--comp_type', 'jpeg_paper',

@@ -19,13 +19,16 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from conftest import SAMPLES, TINY, TINY_WEIGHTS  # also puts classifier/ on the path
+from conftest import SAMPLES, TINY, TINY_WEIGHTS  # also puts the repository on the path
 
 import numpy as np
 from PIL import Image
 
-from images import read_header, read_image
-from models import COMP_TYPES, InputError, Predictor
+from classifier.errors import InputError
+from classifier.forensics.header import read_header
+from classifier.images import read_image
+from classifier.models import COMP_TYPES
+from classifier.predictor import Predictor
 
 SECONDS = 5
 MEMORY = 1_000_000_000

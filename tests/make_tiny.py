@@ -1,14 +1,14 @@
 """Make tests/data/tiny: a checkpoint of the network with K = 1 and random weights, with
-patches and its outputs for them, so that later versions can be held against it.
+patches and its outputs for them, with which later versions are compared.
 
     python3 tests/make_tiny.py
 """
-from conftest import SAMPLES, TINY, TINY_WEIGHTS  # also puts classifier/ on the path
+from conftest import SAMPLES, TINY, TINY_WEIGHTS  # also puts the repository on the path
 
 import cv2
 import numpy as np
 
-from models import COMP_TYPES, build_network, extract_patches
+from classifier.models import COMP_TYPES, build_network, extract_patches
 
 rng = np.random.default_rng(0)
 network = build_network(TINY)

@@ -1,9 +1,11 @@
 """Folders of many images: all cores or a Dask cluster, runs that are stopped and go on."""
+import contextlib
 import csv
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,12 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-import console
-import evaluate_cls
-import images
-import jobs
-import models
-import predict_cls
+from classifier import batch, cli, evaluate_cls, images, predict_cls
+from classifier.environment import quiet
+from classifier.errors import InputError
+from classifier.predictor import Predictor
+from classifier.runtime import RUNTIMES
 from conftest import CLASSIFIER
 
 NAMES = ['a.png', 'b.jpg', os.fsdecode(b'c\xff.png'), 'd\n"1",2.png', 'e.jpg', 'f.png', 'g.png']
@@ -45,9 +46,24 @@ def predict(folder, out, *more):
     return predict_cls.main(command(folder, out, *more))
 
 
+def results(folder):
+    """results.json, but for the command that made it."""
+    found = json.loads((folder / 'results.json').read_text())
+    assert found['made_with'].pop('command').startswith('evaluate_cls.py --in_path ')
+    return found
+
+
+def has_rows(log):
+    """Whether a run that is at work has written rows."""
+    wal = log.with_name(f'{log.name}-wal')
+    with contextlib.suppress(FileNotFoundError):
+        return wal.stat().st_size > 20_000  # the tables, and then a page for each row
+    return False
+
+
 def without_seconds(path):
     """A CSV file's lines, byte for byte but for the measured time."""
-    with open(path, **jobs.CSV_FORMAT) as file:
+    with open(path, **batch.CSV_FORMAT) as file:
         rows = list(csv.reader(file))
     fields = rows[0]
     text = path.read_bytes()
@@ -75,7 +91,7 @@ def stop_at(monkeypatch, name, error=KeyboardInterrupt):
             raise error
         return read(path, *args, **kwargs)
 
-    monkeypatch.setattr(jobs, 'cores', lambda: 1)
+    monkeypatch.setattr(batch, 'cores', lambda: 1)
     monkeypatch.setattr(predict_cls, 'read_image', interrupted)
 
 
@@ -90,7 +106,7 @@ def stopped_run(monkeypatch, folder, out):
 
 def test_a_folder_gets_the_same_rows_from_either_runtime(folder, tmp_path):
     rows = []
-    for runtime in models.RUNTIMES:
+    for runtime in RUNTIMES:
         assert predict(folder, tmp_path / f'{runtime}.csv', '--runtime', runtime) == 0
         rows.append(without_seconds(tmp_path / f'{runtime}.csv'))
     assert rows[0] == rows[1]
@@ -107,7 +123,7 @@ def test_rows_are_in_the_order_of_the_paths_whatever_is_ready_first(
             others.set()
         return read(path, *args, **kwargs)
 
-    monkeypatch.setattr(jobs, 'cores', lambda: 2)
+    monkeypatch.setattr(batch, 'cores', lambda: 2)
     monkeypatch.setattr(predict_cls, 'read_image', slow)
     assert predict(folder, tmp_path / 'a.csv') == 0
     assert without_seconds(tmp_path / 'a.csv') == whole
@@ -116,34 +132,34 @@ def test_rows_are_in_the_order_of_the_paths_whatever_is_ready_first(
 
 
 def test_all_cores_give_what_a_predictor_gives_alone(folder, whole, tmp_path):
-    predictor = models.Predictor('jpeg_paper')
-    with open(tmp_path / 'whole.csv', **jobs.CSV_FORMAT) as file:
+    predictor = Predictor('jpeg_paper')
+    with open(tmp_path / 'whole.csv', **batch.CSV_FORMAT) as file:
         for row in csv.DictReader(file):
             image = images.read_image(folder / os.path.basename(row['path']))
             assert row['quality'] == f'{predictor.predict(image).quality:.2f}'
 
 
 def test_only_a_few_images_are_taken_ahead(monkeypatch):
-    monkeypatch.setattr(jobs, 'cores', lambda: 2)
+    monkeypatch.setattr(batch, 'cores', lambda: 2)
     taken = []
-    with jobs.parallel_map() as run:
+    with batch.parallel_map() as run:
         results = run(lambda item: item, (taken.append(i) or i for i in range(1000)))
         assert [next(results) for _ in range(5)] == list(range(5))
-        assert len(taken) <= 5 + 2 * jobs.AHEAD
+        assert len(taken) <= 5 + 2 * batch.AHEAD
 
 
 def test_what_is_said_while_another_thread_keeps_stderr_quiet_is_not_lost(capfd):
-    quiet, done = threading.Event(), threading.Event()
+    silenced, done = threading.Event(), threading.Event()
 
     def work():
-        with models.quiet():
-            quiet.set()
+        with quiet():
+            silenced.set()
             assert not done.wait(timeout=0.5)
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert quiet.wait(timeout=60)
-    console.complain('said')
+    assert silenced.wait(timeout=60)
+    cli.complain('said')
     done.set()
     thread.join()
     assert capfd.readouterr().err == 'said\n'
@@ -163,6 +179,7 @@ def peak_memory(folder, number, photo):
     return usage.ru_maxrss / 1024
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != 'linux', reason='ru_maxrss is in KB on Linux')
 def test_ten_times_the_images_take_no_more_memory(tmp_path, photo):
     """MANY_IMAGES=10000 makes it a long run."""
@@ -187,21 +204,85 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(folder, whole, tmp_path, mo
     printed = capsys.readouterr().out.splitlines()
     assert [line.partition(':')[0] for line in printed] == ['  5/7', '  6/7', '  7/7', 'Mean']
     assert without_seconds(out) == whole
-    with open(out, **jobs.CSV_FORMAT) as file:
+    with open(out, **batch.CSV_FORMAT) as file:
         qualities = [float(row['quality']) for row in csv.DictReader(file)]
     assert printed[-1] == f'Mean: {np.mean(qualities):.2f}'
     assert sorted(p.name for p in tmp_path.glob('q.csv*')) == ['q.csv', 'q.csv.run']
 
 
-@pytest.mark.parametrize('cut', [1, 30, 200])
+def rows_of(path, number, **options):
+    return batch.RunRows(path, [f'{i:05}.png' for i in range(number)], {'made': 1}, **options)
+
+
+def test_rows_are_kept_in_the_order_of_the_paths_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / 'rows'
+    with rows_of(path, 3, rows=[('00001.png', ['b']), ('gone.png', ['x'])]) as rows:
+        assert rows.missing.tolist() == [0, 2] and rows.strangers == 1
+        rows.write(2, ['c', None, 1.5])
+        assert len(rows) == 2
+    assert os.listdir(tmp_path) == ['rows']
+    with rows_of(path, 3) as rows:
+        rows.write(0, ['a'])
+        assert dict(rows) == {'00000.png': ['a'], '00001.png': ['b'], '00002.png': ['c', None, 1.5]}
+        rows.close(remove=True)
+    assert not os.listdir(tmp_path)
+
+
+def test_thousands_of_rows_wait_for_no_disk(tmp_path):
+    with rows_of(tmp_path / 'rows', 5000) as rows:
+        began = time.process_time()
+        for i in rows.missing:
+            rows.write(i, [f'{i}.png', 50.0, 'no header'])
+        assert time.process_time() - began < 5
+        assert sum(1 for _ in rows) == 5000
+
+
+KILLED = """
+import os, signal, sys
+from classifier.batch import RunRows
+with RunRows(sys.argv[1], [str(i) for i in range(10 ** 6)], {}) as rows:
+    for i in rows.missing:
+        rows.write(i, ['x' * 200])
+        print(i, flush=True)
+        if i == 2000:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_every_row_that_was_printed_outlasts_a_kill(tmp_path):
+    printed = subprocess.run([sys.executable, '-c', KILLED, tmp_path / 'rows'],
+                             cwd=CLASSIFIER.parent, capture_output=True, text=True).stdout.split()
+    assert len(printed) == 2001
+    with batch.RunRows(tmp_path / 'rows', printed, {}) as rows:
+        assert not len(rows.missing) and len(rows) == 2001
+
+
+@pytest.mark.parametrize('cut', [1, 30, 5000])
 def test_a_row_that_was_cut_is_done_again(folder, whole, tmp_path, monkeypatch, cut):
+    """Of the log of writes, which a killed run leaves, the end may be missing after a power cut."""
     out, log = tmp_path / 'q.csv', tmp_path / 'q.csv.unfinished'
     with monkeypatch.context() as patch:
         stop_at(patch, 'f.png')
+        patch.setattr(batch.RunRows, 'close', lambda self, remove=False: None)  # as if killed
         assert predict(folder, out) == 130
-    log.write_bytes(log.read_bytes()[:-cut])
-    assert predict(folder, out, '--resume') == 0
-    assert without_seconds(out) == whole
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    for name in (log.name, f'{log.name}-wal'):
+        (killed / name).write_bytes((tmp_path / name).read_bytes())
+    wal = killed / f'{log.name}-wal'
+    os.truncate(wal, wal.stat().st_size - cut)
+    assert predict(folder, killed / 'q.csv', '--resume') == 0
+    assert without_seconds(killed / 'q.csv') == whole
+    assert sorted(os.listdir(killed)) == ['q.csv', 'q.csv.run']
+
+
+@pytest.mark.parametrize('content', [b'{"a": 1}\n["b"]\n', bytes(5000), os.urandom(100)])
+def test_a_file_of_another_program_is_not_taken_for_rows(folder, tmp_path, capsys, content):
+    log = tmp_path / 'q.csv.unfinished'
+    log.write_bytes(content)
+    assert predict(folder, tmp_path / 'q.csv', '--resume') == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert f'{log}: not the rows of a run ' in error and log.read_bytes() == content
 
 
 def test_a_killed_run_goes_on_to_the_same_file(tmp_path, photo, folder, whole):
@@ -210,7 +291,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path, photo, folder, whole):
     out, log = tmp_path / 'q.csv', tmp_path / 'q.csv.unfinished'
     process = subprocess.Popen([sys.executable, CLASSIFIER / 'predict_cls.py',
                                 *command(folder, out)], stdout=subprocess.DEVNULL)
-    while not (log.exists() and jobs.has_rows(log)):
+    while not (log.exists() and has_rows(log)):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
@@ -224,7 +305,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path, photo, folder, whole):
 
 def test_a_full_disk_leaves_the_rows_so_far(folder, whole, tmp_path):
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1200, 1200))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     out = tmp_path / 'q.csv'
     result = subprocess.run([sys.executable, CLASSIFIER / 'predict_cls.py', *command(folder, out)],
@@ -310,8 +391,8 @@ def test_two_runs_cannot_write_the_same_rows(folder, tmp_path, monkeypatch, caps
     out = tmp_path / 'q.csv'
     stopped_run(monkeypatch, folder, out)
     capsys.readouterr()
-    with open(f'{out}.unfinished', 'rb') as other:
-        jobs.lock(other)
+    with contextlib.closing(sqlite3.connect(f'{out}.unfinished')) as other:
+        other.execute('BEGIN EXCLUSIVE')
         assert predict(folder, out, '--resume') == 2
         assert 'another run is writing this file' in capsys.readouterr().err
     assert predict(folder, out, '--resume') == 0
@@ -330,15 +411,18 @@ def test_a_damaged_csv_file_is_not_gone_on_with(folder, tmp_path, capsys, damage
     assert 'q.csv: line 2 is damaged' in error and not list(tmp_path.glob('*.unfinished*'))
 
 
-@pytest.mark.parametrize('text, reason', [
-    ('path,quality\r\n', 'has other columns than'), (None, 'nobody knows what')])
-def test_a_csv_file_of_something_else_is_not_gone_on_with(folder, tmp_path, capsys, text, reason):
+@pytest.mark.parametrize('name, content, reason', [
+    ('q.csv', b'path,quality\r\n', 'has other columns than'),
+    ('q.csv.run', None, 'nobody knows what'),
+    ('q.csv.run', b'\xff[', 'made by another program'), ('q.csv.run', b'3', 'another program')])
+def test_a_csv_file_of_something_else_is_not_gone_on_with(
+        folder, tmp_path, capsys, name, content, reason):
     out = tmp_path / 'q.csv'
     assert predict(folder, out) == 0
-    if text:
-        out.write_text(text)
+    if content:
+        (tmp_path / name).write_bytes(content)
     else:
-        (tmp_path / 'q.csv.run').unlink()
+        (tmp_path / name).unlink()
     capsys.readouterr()
     assert predict(folder, out, '--resume') == 2
     error, = capsys.readouterr().err.splitlines()
@@ -365,8 +449,8 @@ def test_an_evaluation_tries_failed_images_again(folder, tmp_path, monkeypatch, 
     assert last.startswith('evaluate_cls.py: stopped; ') and 'the same command goes on' in last
     (folder / 'b.jpg').write_bytes(good)
     assert evaluate_cls.main([*options, '--out_path', str(tmp_path / 'halves')]) == 0
-    whole, halves = ((tmp_path / d / 'results.json').read_text() for d in ('whole', 'halves'))
-    assert whole == halves and json.loads(whole)['images'] == 7
+    whole, halves = (results(tmp_path / d) for d in ('whole', 'halves'))
+    assert whole == halves and whole['images'] == 7
 
 
 # ---------------------------------------------------------------- a Dask cluster
@@ -417,7 +501,7 @@ def kill_in_the_middle(process, out):
     log, finished = out.with_name(f'{out.name}.unfinished'), []
 
     def kill():
-        while not (log.exists() and jobs.has_rows(log)):
+        while not (log.exists() and has_rows(log)):
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
         finished.append(out.exists())
@@ -427,6 +511,7 @@ def kill_in_the_middle(process, out):
     return thread, finished
 
 
+@pytest.mark.long
 def test_a_lost_worker_loses_nothing(folder, tmp_path, cluster):
     address, (_, first, _) = cluster
     for i in range(200):
@@ -440,6 +525,7 @@ def test_a_lost_worker_loses_nothing(folder, tmp_path, cluster):
     assert without_seconds(out) == without_seconds(tmp_path / 'local.csv')
 
 
+@pytest.mark.long
 def test_a_lost_scheduler_leaves_the_rows_so_far(
         folder, whole, tmp_path, cluster, capsys):
     address, (scheduler, *_) = cluster
@@ -456,30 +542,30 @@ def test_a_lost_scheduler_leaves_the_rows_so_far(
     assert without_seconds(out).startswith(whole)
 
 
+@pytest.mark.long
 def test_an_evaluation_on_a_cluster_gives_the_same_results(folder, tmp_path, cluster):
     options = ['--in_path', str(folder), '--comp_type', 'jpeg_paper', '--qualities', '20-60:2']
     for where in ([], ['--scheduler', cluster[0]]):
         assert evaluate_cls.main([*options, *where, '--out_path', str(tmp_path / str(len(where)))
                                   ]) == 0
-    local, remote = ((tmp_path / n / 'results.json').read_text() for n in '02')
-    assert local == remote
+    assert results(tmp_path / '0') == results(tmp_path / '2')
 
 
 def test_what_workers_do_not_see_is_said_before_the_work(tmp_path, cluster, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, 'FOLDER', tmp_path)  # where there are no modules
-        with pytest.raises(models.InputError, match="cannot help .* 'jobs'.*requirements.txt"):
-            with jobs.parallel_map(cluster[0], tmp_path):
+        patch.setattr(batch, 'ROOT', tmp_path)  # where there are no modules
+        with pytest.raises(InputError, match="cannot help .*'classifier'.*requirements.txt"):
+            with batch.parallel_map(cluster[0], tmp_path):
                 pass
-    with pytest.raises(models.InputError, match=r'cannot help \(/elsewhere is not there\)'):
-        with jobs.parallel_map(cluster[0], '/elsewhere'):
+    with pytest.raises(InputError, match=r'cannot help \(/elsewhere is not there\)'):
+        with batch.parallel_map(cluster[0], '/elsewhere'):
             pass
 
 
 @pytest.mark.parametrize('address', ['tcp://127.0.0.1:9', 'here', 'http://127.0.0.1:80'])
 def test_a_scheduler_that_is_not_there_is_said(folder, tmp_path, monkeypatch, capsys, address):
     pytest.importorskip('distributed')
-    monkeypatch.setattr(jobs, 'PATIENCE', 1)
+    monkeypatch.setattr(batch, 'PATIENCE', 1)
     assert predict(folder, tmp_path / 'q.csv', '--scheduler', address) == 2
     error, = capsys.readouterr().err.splitlines()
     assert f'{address}: no Dask scheduler answers there' in error
@@ -490,5 +576,3 @@ def test_without_dask_it_says_how_to_install_it(folder, tmp_path, monkeypatch, c
     assert predict(folder, tmp_path / 'q.csv', '--scheduler', 'tcp://127.0.0.1:9') == 2
     error, = capsys.readouterr().err.splitlines()
     assert 'python3 -m pip install distributed' in error
-
-

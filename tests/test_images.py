@@ -2,14 +2,17 @@
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-import images
-from models import InputError
+from classifier import images
+from classifier.errors import InputError
+from classifier.forensics.header import read_header
 
 
 def stored(tmp_path, image, name='a.png', **options):
@@ -112,6 +115,49 @@ def test_an_image_past_the_pixel_limit_is_refused_unread(tmp_path, rgb, name, mo
         images.read_image(tmp_path / name, max_pixels=119_999)
 
 
+@pytest.fixture
+def small_jpeg(tmp_path, rgb):
+    path = tmp_path / 'a.jpg'
+    rgb.crop((0, 0, 160, 120)).save(path, progressive=True)
+    return path
+
+
+def test_a_marker_with_many_fill_bytes_takes_no_time():
+    data = b'\xff\xd8' + b'\xff' * 2_000_000 + b'\x00'
+    began = time.process_time()
+    images._jpeg_end(data)
+    assert time.process_time() - began < 1  # it took hours
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_at_once(small_jpeg):
+    data = small_jpeg.read_bytes()
+    last = data.rindex(b'\xff\xda')
+    assert images._jpeg_end(data)[1] <= 10
+    small_jpeg.write_bytes(data[:last] + 400 * data[last:-2] + data[-2:])
+    began = time.process_time()
+    with pytest.raises(InputError, match='a.jpg: a JPEG of more than 100 scans'):
+        images.read_image(small_jpeg)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize('end', [0, -2], ids=['whole', 'without its end marker'])
+def test_what_follows_a_small_jpeg_is_not_read_into_memory(small_jpeg, end):
+    data = small_jpeg.read_bytes()
+    small_jpeg.write_bytes(data[:end or None])
+    whole = None if end else images.read_image(small_jpeg)
+    os.truncate(small_jpeg, 800_000_000)  # the rest is a hole: 800 MB of zeros
+    tracemalloc.start()
+    try:
+        if end:
+            with pytest.raises(InputError, match='a.jpg: '):
+                images.read_image(small_jpeg)
+        else:
+            assert (images.read_image(small_jpeg) == whole).all()
+        assert tracemalloc.get_traced_memory()[1] < (250e6 if end else 10e6)
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize('subsampling', ['4:4:4', '4:2:2', '4:2:0'])
 @pytest.mark.parametrize('progressive', [False, True])
 def test_a_jpeg_without_its_rest_is_an_error_whatever_follows(
@@ -179,7 +225,7 @@ def test_other_formats_are_refused_whatever_their_name(tmp_path, rgb, kind):
     with pytest.raises(InputError, match='a.png: not an image that can be read'):
         images.read_image(tmp_path / 'a.png')
     with pytest.raises(OSError):
-        images.read_header(tmp_path / 'a.png')
+        read_header(tmp_path / 'a.png')
 
 
 @pytest.mark.parametrize('height, width', [(1, 1), (15, 400), (16, 16)])
@@ -275,4 +321,4 @@ def test_a_header_whose_table_has_a_step_of_0_tells_nothing(tmp_path):
     data = bytearray(cv2.imencode('.jpg', np.full((32, 32, 3), 90, np.uint8))[1])
     data[data.index(b'\xff\xdb') + 5 + 10] = 0  # marker, length and number come first
     (tmp_path / 'a.jpg').write_bytes(data)
-    assert images.read_header(tmp_path / 'a.jpg') is None
+    assert read_header(tmp_path / 'a.jpg') is None

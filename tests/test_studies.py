@@ -1,27 +1,37 @@
 """Robustness and analysis: what the studies of evaluate_cls.py measure and print."""
 import json
+import shutil
+import subprocess
+import sys
+import threading
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-import evaluate_cls
-import studies
-from lattice_studies import pillow_jpeg
+from classifier import evaluate_cls
+from classifier.environment import cores
+from classifier.errors import InputError
+from classifier.studies import STUDIES
+from classifier.studies.analysis import binned, most_confident, weighted_median
+from classifier.studies.common import every_photo, over_photos, pillow_jpeg
+from classifier.studies.robustness import CODERS, centre
+from classifier.studies.stopping import MARGINS
+from conftest import CLASSIFIER, PRISTINE, REPOSITORY
 
 
 def study(name, photo_folder, tmp_path, tiny_type, *more):
     """The study's results on one photo at two qualities."""
     assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, f'--{name}', '--limit',
                               '1', '--qualities', '20,80', '--out_path', str(tmp_path), *more]) == 0
-    return json.loads((tmp_path / 'results.json').read_text())
+    return json.loads((tmp_path / f'results_{name}.json').read_text())
 
 
 def test_robustness_looks_at_every_kind_and_phase(photo_folder, tmp_path, tiny_type, capsys):
     results = study('robustness', photo_folder, tmp_path, tiny_type)
     kinds = results['kinds']
-    assert set(studies.CODERS) <= set(kinds) and kinds['OpenCV, 4:2:0']['count'] == 2
+    assert set(CODERS) <= set(kinds) and kinds['OpenCV, 4:2:0']['count'] == 2
     assert {'never compressed', '50, then 80, same grid'} <= set(kinds)
     # The lattice does not care who wrote the file, in which order, or with which chroma.
     for name in ('OpenCV, 4:2:0', 'Pillow, 4:4:4', 'progressive', 'grayscale'):
@@ -53,7 +63,7 @@ def test_options_that_a_study_would_ignore_are_a_usage_error(capsys, option):
 
 def test_a_centre_lies_on_the_block_grid():
     image = np.arange(100 * 80 * 3, dtype=np.uint32).reshape(100, 80, 3)
-    part = studies.centre(image, 64)
+    part = centre(image, 64)
     assert part.shape == (64, 64, 3)
     y, x = np.argwhere(image[:, :, 0] == part[0, 0, 0])[0]
     assert (y % 8, x % 8) == (0, 0)
@@ -62,7 +72,8 @@ def test_a_centre_lies_on_the_block_grid():
 def test_the_analysis_compares_rules_samples_and_sizes(photo_folder, tmp_path, tiny_type, capsys):
     results = study('analysis', photo_folder, tmp_path, tiny_type)
     assert {'median above the threshold (paper)', 'median weighted by confidence',
-            '32 x 32 patches', '1/2 of the size'} <= set(results['mae'])
+            '32 x 32 patches', '1/2 of the size',
+            'without test-time augmentation'} <= set(results['mae'])
     assert results['mae']['16 x 16 patches'] == results['mae']['1/1 of the size']
     full, half, quarter = results['megapixels'].values()
     assert full == pytest.approx(4 * half, rel=0.02)
@@ -88,23 +99,95 @@ def test_calibration_goes_with_the_analysis(capsys):
 
 def test_the_fusion_rules_on_patches_known_by_hand():
     output = np.array([[99, 10], [98, 20], [97, 30], [60, 90], [50, 95]])
-    assert studies.most_confident(output, 0.6) == 20
-    assert studies.most_confident(output, 1) == 30
-    assert studies.weighted_median(output) == 20  # the unsure ones hardly count
-    assert studies.weighted_median(output * [0, 1] + [90, 0]) == 30
+    assert most_confident(output, 0.6) == 20
+    assert most_confident(output, 1) == 30
+    assert weighted_median(output) == 20  # those of low confidence hardly count
+    assert weighted_median(output * [0, 1] + [90, 0]) == 30
 
 
 def test_means_in_equally_full_bins():
     by, values = np.array([3.0, 1, 2, 4]), np.array([30.0, 10, 20, 40])
-    assert studies.binned(by, values, 2).tolist() == [[1.5, 3.5], [15, 35]]
+    assert binned(by, values, 2).tolist() == [[1.5, 3.5], [15, 35]]
 
 
-def test_stopping_at_a_higher_lead_takes_more_patches(photo_folder, tmp_path, capsys):
+def test_a_higher_decision_margin_takes_more_patches(photo_folder, tmp_path, capsys):
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
                               '--limit', '1', '--qualities', '5,20,60', '--stopping',
                               '--out_path', str(tmp_path)]) == 0
     assert 'stopped at 1.75' in capsys.readouterr().out
-    results = json.loads((tmp_path / 'results.json').read_text())
-    taken = [results[f'stopped at {limit:g}']['patches'] for limit in studies.LEADS]
+    results = json.loads((tmp_path / 'results_stopping.json').read_text())
+    taken = [results[f'stopped at {limit:g}']['patches'] for limit in MARGINS]
     assert taken == sorted(taken) and 32 <= taken[0] < taken[-1] < 256
     assert results['256 patches']['patches'] == 256 and results['cases'] == 3
+
+
+# ---------------------------------------------------------------- what they share
+
+def test_the_help_of_every_study_needs_no_heavy_library():
+    script = ('import sys\nfrom classifier.studies import STUDIES\n'
+              'print(*STUDIES, *(m for m in ("tensorflow", "torch", "sklearn", "matplotlib") '
+              'if m in sys.modules))')
+    done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, text=True,
+                          capture_output=True, check=True)
+    assert done.stdout.split() == list(STUDIES) and len(STUDIES) == 10
+    assert all(study.__doc__.partition('\n')[0] for study in STUDIES.values())
+
+
+def test_photos_are_worked_on_by_all_cores_in_order(monkeypatch):
+    monkeypatch.setattr('classifier.studies.common.cores', lambda: 3)
+    together = threading.Barrier(3, timeout=20)  # passed only by three threads at a time
+    pairs = [(path, case) for path in PRISTINE[:2] for case in range(3)]
+
+    def work(image, case):
+        together.wait()
+        return image.shape, case
+
+    found = list(over_photos(work, pairs))
+    assert [(path, case) for path, case, _ in found] == pairs and cores() >= 1
+    shapes = [cv2.imread(str(path)).shape for path in PRISTINE[:2]]
+    assert [result for *_, result in found] == [(s, case) for s in shapes for case in range(3)]
+    assert every_photo(lambda image, index: [image.shape, index], PRISTINE[:2]) == [
+        shapes[0], 0, shapes[1], 1]
+
+
+def test_an_error_in_a_study_names_the_photo():
+    def work(image, case):
+        raise InputError('too small')
+
+    with pytest.raises(InputError, match=f'{PRISTINE[0]}: too small'):
+        list(over_photos(work, [(PRISTINE[0], 0)]))
+
+
+def test_no_study_has_a_number_of_threads_of_its_own():
+    for path in (CLASSIFIER / 'studies').glob('*.py'):
+        assert 'ThreadPoolExecutor(2)' not in path.read_text(), path
+
+
+# ---------------------------------------------------------------- --fit_likelihood
+
+def fit(photo_folder, out, *more):
+    return evaluate_cls.main(['--in_path', str(photo_folder), '--fit_likelihood', '--limit', '1',
+                              '--out_path', str(out), *more])
+
+
+def test_a_likelihood_goes_to_the_out_path_alone(photo_folder, tmp_path, tiny_type, capsys):
+    shutil.copytree(tiny_type[3], tmp_path / 'weights')
+    options = [*tiny_type[:3], str(tmp_path / 'weights')]
+    before = {p: p.read_bytes() for p in (tmp_path / 'weights').iterdir()}
+    assert fit(photo_folder, tmp_path / 'out', *options) == 0
+    assert {p: p.read_bytes() for p in (tmp_path / 'weights').iterdir()} == before
+    assert '25600 patches of 1 photos at 100 qualities; stored in ' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'out' / 'results_fit_likelihood.json').read_text())[
+        'patches'] == 25600
+    table = np.load(tmp_path / 'out' / 'likelihood.npz')['log_likelihood']
+    assert table.shape == (100, 17, 101) and np.isfinite(table).all()
+    assert fit(photo_folder, tmp_path / 'weights', *options) == 0  # beside the weights, if asked to
+    assert (tmp_path / 'weights' / 'likelihood.npz').is_file()
+
+
+def test_a_likelihood_never_replaces_the_shipped_one(photo_folder, capsys):
+    folder = CLASSIFIER / 'save' / 'jpeg_paper' / 'best'
+    before = (folder / 'likelihood.npz').read_bytes()
+    assert fit(photo_folder, folder, '--comp_type', 'jpeg_paper') == 2
+    assert 'holds the shipped weights' in capsys.readouterr().err
+    assert (folder / 'likelihood.npz').read_bytes() == before

@@ -1,4 +1,4 @@
-"""The exported network: what is in its file, that it answers as the checkpoint, when it is used."""
+"""Runtimes and the exported network: its file, its answers beside the checkpoint's, its use."""
 import shutil
 import subprocess
 import sys
@@ -6,13 +6,16 @@ import sys
 import numpy as np
 import pytest
 
-import models
-import predict_cls
-import to_tflite
-from conftest import CLASSIFIER, SAMPLES, TINY, TINY_WEIGHTS
-from images import compress, read_image
-from models import (COMP_TYPES, MODEL_FILE, RUNTIMES, CheckpointRunner, InputError, ModelRunner,
-                    NoModel, Predictor)
+from classifier import predict_cls, runtime, to_tflite
+from classifier.checkpoints import MODEL_FILE, best_folder, load_network, weights_digest
+from classifier.environment import import_tensorflow
+from classifier.errors import InputError, NoModel
+from classifier.images import compress, read_image
+from classifier.likelihood import uncertainty_exponent
+from classifier.models import COMP_TYPES, build_network, extract_patches
+from classifier.predictor import PATCHES, Predictor
+from classifier.runtime import RUNTIMES, CheckpointRunner, ModelRunner, model_description
+from conftest import REPOSITORY, SAMPLES, TINY, TINY_WEIGHTS
 
 PAPER = COMP_TYPES['jpeg_paper']
 HEAVY = {'tensorflow', 'tf_keras', 'keras', 'matplotlib', 'sklearn', 'scipy', 'h5py'}
@@ -51,7 +54,7 @@ def test_both_runtimes_run_the_shipped_model_to_the_same_answers(sample_images, 
     assert (litert.runtime, tensorflow.runtime) == RUNTIMES
     assert litert.model == tensorflow.model is not None
     for image in sample_images:
-        outputs = [p.run_network(models.extract_patches(image, PAPER))
+        outputs = [p.run_network(extract_patches(image, PAPER))
                    for p in (litert, tensorflow)]
         assert np.abs(outputs[0] - outputs[1]).max() < 0.01
         assert abs(litert.predict(image).quality - tensorflow.predict(image).quality) < 0.01
@@ -60,14 +63,14 @@ def test_both_runtimes_run_the_shipped_model_to_the_same_answers(sample_images, 
 @pytest.mark.parametrize('comp_type', COMP_TYPES)
 def test_the_shipped_model_answers_as_the_checkpoint_it_was_made_of(sample_images, comp_type):
     shipped = Predictor(comp_type, patches='all')
-    checkpoint = CheckpointRunner(shipped.type, models.best_folder(shipped.type))
+    checkpoint = CheckpointRunner(shipped.type, best_folder(shipped.type))
     truth, answers = [], []
     for image in sample_images:
         for quality in (20, 50, 80):
-            patches = models.extract_patches(compress(image, quality), shipped.type)
+            patches = extract_patches(compress(image, quality), shipped.type)
             outputs = shipped.run_network(patches), checkpoint(patches)
             assert np.abs(outputs[0] - outputs[1]).mean(axis=0) == pytest.approx(0, abs=1)
-            answers.append([shipped.fuse(output).quality for output in outputs])
+            answers.append([shipped.fuse(output, 1).quality for output in outputs])
             truth.append([quality])
     found, expected = np.transpose(answers)
     assert np.abs(found - expected).mean() < 0.2
@@ -79,8 +82,8 @@ def test_the_shipped_model_answers_as_the_checkpoint_it_was_made_of(sample_image
 def test_any_number_of_patches_is_answered(tiny_folder, n):
     patches = np.random.default_rng(n).integers(0, 256, (n, 16, 16, 3), np.uint8)
     expected = CheckpointRunner(TINY, TINY_WEIGHTS)(patches)
-    for runtime in RUNTIMES:
-        found = Predictor('tiny', tiny_folder, runtime=runtime).run_network(patches)
+    for kind in RUNTIMES:
+        found = Predictor('tiny', tiny_folder, runtime=kind).run_network(patches)
         assert found.shape == (n, 2) and found.dtype == np.float32
         assert np.abs(found - expected).max() < 0.01
 
@@ -89,7 +92,7 @@ def qualities(predictions):
     return np.array([p.quality for p in predictions])
 
 
-@pytest.mark.parametrize('patches', models.PATCHES)
+@pytest.mark.parametrize('patches', PATCHES)
 def test_order_and_company_do_not_change_an_answer(sample_images, patches):
     predictor = Predictor('jpeg_paper', patches=patches)
     alone = qualities(predictor.predict(image) for image in sample_images)
@@ -101,7 +104,7 @@ def test_order_and_company_do_not_change_an_answer(sample_images, patches):
 @pytest.mark.parametrize('threads', [1, 2])
 def test_threads_do_not_change_an_answer(sample_images, monkeypatch, threads):
     expected = qualities(Predictor('jpeg_paper').predict_all(sample_images))
-    monkeypatch.setattr(models, 'cores', lambda: threads)
+    monkeypatch.setattr(runtime, 'cores', lambda: threads)
     found = qualities(Predictor('jpeg_paper').predict_all(sample_images))
     assert np.abs(found - expected).max() < 1e-3
 
@@ -122,7 +125,7 @@ def test_the_batch_size_does_not_change_a_checkpoint_s_answer(monkeypatch):
     assert np.abs(runner(patches) - expected).max() < 0.01
 
 
-# ---------------------------------------------------------------- as many patches as it takes
+# ---------------------------------------------------------------- early stopping
 
 def test_an_easy_image_takes_few_of_the_patches_and_a_hard_one_more(sample_images):
     predictor = Predictor('jpeg_paper')
@@ -136,8 +139,8 @@ def test_with_all_patches_they_are_fused_at_once(photo):
     predictor = Predictor('jpeg_paper', patches='all')
     for quality in (5, 60):
         coded = compress(photo, quality)
-        expected = predictor.fuse(predictor.run_network(predictor.cut(coded)),
-                                  models.evidence_counted(coded))
+        expected = predictor.fuse(predictor.run_network(predictor.extract(coded)),
+                                  uncertainty_exponent(coded))
         assert predictor.predict(coded) == expected and expected.patches == 256
         assert abs(Predictor('jpeg_paper').predict(coded).quality - expected.quality) < 0.3
 
@@ -153,7 +156,8 @@ def test_the_median_and_small_images_take_all_patches(photo):
 # ---------------------------------------------------------------- when it is used
 
 def test_prediction_starts_without_heavy_imports():
-    script = (f'import sys; sys.path.insert(0, {str(CLASSIFIER)!r}); import predict_cls\n'
+    script = (f'import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n'
+              'from classifier import predict_cls\n'
               f'predict_cls.main(["--in_path", {str(SAMPLES / "coffee_jpeg_q20.png")!r},'
               ' "--comp_type", "jpeg_paper"])\n'
               'print(*sys.modules)')
@@ -181,10 +185,10 @@ def test_where_litert_is_not_installed_tensorflow_answers(tiny_folder, monkeypat
 
 def test_a_model_of_other_weights_is_not_used(tiny_folder):
     assert Predictor('tiny', tiny_folder).runtime == 'litert'
-    network = models.build_network(TINY, seed=1)
+    network = build_network(TINY, seed=1)
     network.save_weights(f'{tiny_folder}/', save_format='tf')
-    for runtime in (None, 'tensorflow'):
-        assert Predictor('tiny', tiny_folder, runtime=runtime).model is None
+    for kind in (None, 'tensorflow'):
+        assert Predictor('tiny', tiny_folder, runtime=kind).model is None
     with pytest.raises(NoModel, match='made of other weights'):
         Predictor('tiny', tiny_folder, runtime='litert')
 
@@ -198,20 +202,20 @@ def test_a_model_needs_no_checkpoint_beside_it(tiny_folder, tmp_path):
 @pytest.mark.parametrize('spoil', [
     lambda model: b'', lambda model: b'TFL3', lambda model: model[:1000], lambda model: model[:-9],
     lambda model: model[:5000] + bytes([model[5000] ^ 1]) + model[5001:],
-    lambda model: to_tflite.described(model, {})[:-90]])
+    lambda model: to_tflite.described(model, comp_type='tiny')[:-90]])
 def test_a_damaged_or_foreign_model_file_is_named(tiny_folder, spoil):
     path = tiny_folder / MODEL_FILE
     path.write_bytes(spoil(path.read_bytes()))
-    for runtime in RUNTIMES:
+    for kind in RUNTIMES:
         with pytest.raises(InputError, match=f'{MODEL_FILE}: damaged or not made by to_tflite.py'):
-            Predictor('tiny', tiny_folder, runtime=runtime)
+            Predictor('tiny', tiny_folder, runtime=kind)
 
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
 def test_a_file_that_cannot_be_run_is_named(tiny_folder, runtime):
     root = b'\x10\0\0\0' + b'TFL3' + b'\x0c\0\x08\0\0\0\0\0' + b'\x08\0\0\0' + bytes(8)
     (tiny_folder / MODEL_FILE).write_bytes(
-        to_tflite.described(root, to_tflite.metadata_of(TINY, tiny_folder)))
+        to_tflite.described(root, **to_tflite.description_of(TINY, tiny_folder)))
     with pytest.raises(InputError, match=f'this {runtime} cannot run it'):
         Predictor('tiny', tiny_folder, runtime=runtime)
 
@@ -224,12 +228,13 @@ def test_a_model_of_another_type_is_named(tiny_folder):
 # ---------------------------------------------------------------- to_tflite.py
 
 def test_the_file_says_what_it_is(tiny_folder):
-    found = models.model_metadata((tiny_folder / MODEL_FILE).read_bytes())
-    assert found['comp_type'] == 'tiny' and found['threshold'] == TINY.threshold
-    assert found['weights_sha256'] == models.weights_digest(TINY_WEIGHTS)
+    found = model_description((tiny_folder / MODEL_FILE).read_bytes())
+    assert found['comp_type'] == 'tiny' and found['quantization'] == 'none'
+    assert found['weights_sha256'] == weights_digest(TINY_WEIGHTS)
     assert 'BGR, 0..255' in found['input'] and 'Research' in found['licence']
 
 
+@pytest.mark.long
 def test_an_export_holds_all_that_prediction_needs(tmp_path, capsys, photo):
     assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path),
                            '--quantize', 'int8']) == 0
@@ -250,27 +255,28 @@ def test_a_tflite_network_that_differs_is_not_written(tmp_path, monkeypatch, tin
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('quantize', ['float16', 'dynamic', 'int8'])
 def test_a_quantized_network_is_smaller_and_answers_alike(tmp_path, photo, quantize):
     assert to_tflite.main(['--comp_type', 'jpeg_paper', '--out_path', str(tmp_path),
                            '--quantize', quantize]) == 0
     small, shipped = Predictor('jpeg_paper', tmp_path), Predictor('jpeg_paper')
     model = (tmp_path / MODEL_FILE).read_bytes()
-    assert models.model_metadata(model)['quantization'] == quantize
-    assert len(model) < 0.6 * (models.best_folder(PAPER) / '.data-00000-of-00001').stat().st_size
+    assert model_description(model)['quantization'] == quantize
+    assert len(model) < 0.6 * (best_folder(PAPER) / '.data-00000-of-00001').stat().st_size
     for quality in (20, 50, 80):
         coded = compress(photo, quality)
         assert abs(small.predict(coded).quality - shipped.predict(coded).quality) < 1
 
 
 def test_equalizing_evens_the_channels_out_and_changes_no_answer(photo):
-    network = models.load_network(PAPER, models.best_folder(PAPER))
-    patches = models.extract_patches(compress(photo, 60), PAPER).astype(np.float32)
+    network = load_network(PAPER, best_folder(PAPER))
+    patches = extract_patches(compress(photo, 60), PAPER).astype(np.float32)
     even = to_tflite.equalized(network, [patches])
     assert np.abs(even(patches).numpy() - network(patches).numpy()).max() < 0.01
 
     def unevenness(network):
-        _, keras = models.import_tensorflow()
+        _, keras = import_tensorflow()
         relus = [layer.output for layer in network.layers if isinstance(layer, keras.layers.ReLU)]
         outputs = keras.Model(network.input, relus)(patches)
         tops = (output.numpy().max((0, 1, 2)) for output in outputs)

@@ -1,7 +1,7 @@
 """Whether pixels last compressed with a known table were compressed before, more coarsely.
 
-    from classifier.lattice import standard_tables
-    from classifier.recompression import find_earlier
+    from classifier.forensics.recompression import find_earlier
+    from classifier.forensics.tables import standard_tables
     earlier = find_earlier(bgr_image, standard_tables()[90 - 1])   # last compressed at 90
     print(earlier.quality, earlier.grid_dy, earlier.grid_dx)
 
@@ -23,12 +23,12 @@ step, which can only lower the score. The DC, whose f has no such form, is left 
 
 Other grid. In a block of the earlier grid c = n1 s1 + r + e, where e is the last coder's
 error, seen in a block that lies across four of its own. A rounded coefficient has an error
-of variance D = s2^2 / 12 if n2 is not 0, and less among zeros (`last_error`). With M[u, v]
+of variance D = s2^2 / 12 if n2 is not 0, and less among zeros (`_last_error`). With M[u, v]
 the squared part of frequency u, across, in frequency v of the halves, the variance of c is
 M_dy D M_dx' + 1/12, coefficient by coefficient. The score of a step is lattice.py's with
 that noise. Zeros are so many that their outliers would refute true steps: whatever is
 within ZERO_WIDTH sigmas of zero counts neither way. What the model neglects is much the
-same on all grids: the score that counts is the lead over the next best grid.
+same on all grids: the score that counts is the margin over the next best grid.
 
 The score of a table is the sum over frequencies. The answer is the best of the standard
 tables coarser than the last one, if it scores more than single compression does.
@@ -45,20 +45,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-if __package__:  # imported as classifier.recompression
-    from .lattice import (BLOCK, DCT, MAX_STEP, SIGMA, clipped_pixels, cut_windows, decoder_luma,
-                          get_blocks, shifted_dct, spread, standard_tables, window_positions)
-else:
-    from lattice import (BLOCK, DCT, MAX_STEP, SIGMA, clipped_pixels, cut_windows, decoder_luma,
-                         get_blocks, shifted_dct, spread, standard_tables, window_positions)
+from classifier.forensics.blocks import (
+    BLOCK, DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced, get_blocks, shifted_dct)
+from classifier.forensics.scores import SIGMA
+from classifier.forensics.tables import MAX_STEP, standard_tables
 
 TOP = 1024                # largest |coefficient|
 SCALES = 0.35 * 2.0 ** np.arange(11)   # mean |c| of the Laplacians in f
 FIT_STEPS = 75            # of expectation maximization; 25 leave scores of 10 by chance
 EPSILON = 0.01, 0.02      # coefficients that no model explains: same grid, other grid
 ALIGNED_EVIDENCE = 15.0   # nats; 7.6 and 11.7 the most of 1000 and 2070 photos compressed once
-SHIFTED_EVIDENCE = 60.0   # nats of lead; 68.7 and 49.9 (only 3 of 4000 above 50)
-BUSY, QUIET, ACTIVITY = 1.15, 0.1, 3.4   # see last_error; fitted at qualities 50..95
+SHIFTED_EVIDENCE = 60.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50)
+BUSY, QUIET, ACTIVITY = 1.15, 0.1, 3.4   # see _last_error; fitted at qualities 50..95
 ZERO_WIDTH = 3.0          # sigmas
 MIN_WIDTH = 2.5           # steps of fewer sigmas show nothing
 
@@ -78,29 +76,33 @@ class Earlier:
     score: float             # nats
 
 
-def find_earlier(image, table):
-    """The compression before the last one, as an `Earlier`.
+def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
+    """The compression before the last one.
 
-    image: (h, w, 3) uint8 BGR, decoded pixels; the last compression's grid is (0, 0).
-    table: (64,) int, its luma table, row by row.
+    Parameters
+    ----------
+    image : (h, w, 3) uint8 array
+        Decoded pixels, BGR; the last compression's grid is (0, 0).
+    table : (64,) int array
+        The last compression's luma table, row by row.
     """
     tables = standard_tables()
     coarser = np.flatnonzero(tables.sum(axis=1) > table.sum())
     if not len(coarser):
         return Earlier(None, 0, 0, 0.0)
-    scores = aligned_scores(get_blocks(image, 0, 0).coefficients, table, tables[coarser])
+    scores = _aligned_scores(get_blocks(image, 0, 0).coefficients, table, tables[coarser])
     top = int(scores.argmax())
     if scores[top] >= ALIGNED_EVIDENCE:
         return Earlier(int(coarser[top]) + 1, 0, 0, float(scores[top]))
-    top, dy, dx, lead = shifted_search(image, table, tables[coarser])
-    if lead >= SHIFTED_EVIDENCE:
-        return Earlier(int(coarser[top]) + 1, dy, dx, lead)
-    return Earlier(None, 0, 0, lead)
+    top, dy, dx, ahead = _shifted_search(image, table, tables[coarser])
+    if ahead >= SHIFTED_EVIDENCE:
+        return Earlier(int(coarser[top]) + 1, dy, dx, ahead)
+    return Earlier(None, 0, 0, ahead)
 
 
 # ---------------------------------------------------------------- same grid
 
-def aligned_scores(coefficients, last, tables):
+def _aligned_scores(coefficients, last, tables):
     """Log-likelihood ratios of earlier tables on the same grid: (t,) float64, nats.
 
     coefficients: (n, 64) of decoded blocks; last: (64,) int; tables: (t, 64) int.
@@ -178,39 +180,28 @@ def _cells(n, step, mass):
     return mass[(2 * n + 1) * step] - np.where(n > 0, mass[np.abs(2 * n - 1) * step], 0)
 
 
-@functools.lru_cache(maxsize=1)
-def _normal_table():
-    return np.array([0.5 + 0.5 * math.erf(d / 2 / SIGMA / math.sqrt(2)) for d in range(-8, 9)])
+NORMAL = np.array([0.5 + 0.5 * math.erf(d / 2 / SIGMA / math.sqrt(2)) for d in range(-8, 9)])
 
 
 def _normal(halves):
     """Probability that rounding noise is below halves / 2."""
-    return _normal_table()[np.clip(halves, -8, 8) + 8]
+    return NORMAL[np.clip(halves, -8, 8) + 8]
 
 
 # ---------------------------------------------------------------- other grids
 
-def _bases():
-    """The DCT at the 8 offsets in 16 pixels, the DCT of both halves, and M between them.
-
-    (8, 8, 16), (16, 16) and (8, 8, 16) float32.
-    """
-    across = shifted_dct(2 * BLOCK)
-    halves = np.kron(np.eye(2), DCT).astype(np.float32)
-    return across, halves, np.square(across @ halves.T)
+ACROSS = shifted_dct(2 * BLOCK)                         # DCT at the 8 offsets in 16 pixels
+HALVES = np.kron(np.eye(2), DCT).astype(np.float32)     # DCT of both halves, (16, 16)
+MIXING = np.square(ACROSS @ HALVES.T)                   # M between them, (8, 8, 16)
 
 
-ACROSS, HALVES, MIXING = _bases()
-
-
-def shifted_search(image, last, tables):
-    """The best earlier table and its grid: table's index, dy, dx, lead in nats.
+def _shifted_search(image, last, tables):
+    """The best earlier table and its grid: the table's index, dy, dx, nats ahead.
 
     Its score, less that of the next best grid and of the last table on the same grid (which
     flat stretches, where neighbouring blocks are alike, can show on any grid).
     """
-    side = 2 * BLOCK
-    windows = cut_windows(image, *window_positions(image.shape, 0, 0, side, WINDOWS), side)
+    *_, windows = cut_windows(image, 0, 0, 2 * BLOCK, WINDOWS)
     windows = windows[~clipped_pixels(windows).any(axis=(1, 2))]
     luma = decoder_luma(windows)
     luma = luma[np.ptp(luma, axis=(1, 2)) > 1]
@@ -219,7 +210,7 @@ def shifted_search(image, last, tables):
     luma = luma[list(distinct.values())].astype(np.float32) - 128
     if not len(luma):
         return 0, 0, 0, 0.0
-    error = last_error(luma, last)
+    error = _last_error(luma, last)
     rough = _rough_scores(luma, error, tables)
     found = []
     for grid in np.argsort(-rough.max(axis=1))[:CANDIDATES]:
@@ -235,7 +226,7 @@ def shifted_search(image, last, tables):
     return top, dy, dx, score - max(0, second)
 
 
-def last_error(luma, last):
+def _last_error(luma, last):
     """Variance of the last coder's errors in 2x2 of its blocks: (n, 16, 16) float32.
 
     luma: (n, 16, 16). In units of step^2 / 12 it is about 1 where a level is not 0; where it
@@ -279,7 +270,7 @@ def _rough_scores(luma, error, tables):
 
     (64, t) float32; -inf for grid (0, 0). Noise and |c| are binned: a histogram a grid.
     """
-    some = spread(len(luma), SEARCH_WINDOWS)
+    some = evenly_spaced(len(luma), SEARCH_WINDOWS)
     across, mixing = (basis[:, :LOW].reshape(-1, 2 * BLOCK) for basis in (ACROSS, MIXING))
     value, sigma = np.abs(across @ luma[some] @ across.T), _sigma(error[some], mixing, mixing)
     least = sigma.min()

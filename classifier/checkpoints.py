@@ -1,0 +1,216 @@
+"""Weights on the disk, and what is stored with them: threshold, likelihood, digest.
+
+A folder of weights holds a checkpoint whose prefix is the folder itself, in the reference's layout
+(`.index`, `.data-00000-of-00001`), or, where TensorFlow was missing, `weights.npz`.
+"""
+import contextlib
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from classifier.environment import import_tensorflow
+from classifier.errors import InputError
+from classifier.likelihood import CONFIDENCE_EDGES
+from classifier.models import COMP_TYPES, CompType, build_network
+
+SAVE_FOLDER = Path(__file__).resolve().parent / 'save'  # the shipped weights
+THRESHOLD_FILE = 'threshold.txt'
+VAL_LOSS_FILE = 'val_loss.txt'
+LIKELIHOOD_FILE = 'likelihood.npz'
+MODEL_FILE = 'comp_cls.tflite'  # the same network for LiteRT, made by to_tflite.py
+WEIGHTS_FILE = 'weights.npz'    # arrays in the order of Keras' get_weights()
+CHECKPOINT_FILES = ('.index', '.data-00000-of-00001')
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError,
+               zipfile.BadZipFile)
+
+
+def best_folder(comp_type: CompType) -> Path:
+    """Where the shipped weights of that compression type lie."""
+    return SAVE_FOLDER / comp_type.name / 'best'
+
+
+def refuse_shipped(folder):
+    """InputError if a folder to write to is among the shipped weights."""
+    if SAVE_FOLDER in [(path := Path(folder).resolve()), *path.parents]:
+        raise InputError(f'{folder}: holds the shipped weights; choose another --out_path (train.py '
+                         '--install puts finished weights in their place)')
+
+
+def weights_digest(folder) -> str | None:
+    """SHA-256 of the weights in a folder, in hexadecimal; None without any."""
+    for name in (CHECKPOINT_FILES[1], WEIGHTS_FILE):
+        if (path := Path(folder) / name).is_file():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return None
+
+
+def stored_threshold(comp_type: CompType, folder) -> float:
+    """The confidence threshold stored with these weights, else the compression type's own."""
+    path = Path(folder) / THRESHOLD_FILE
+    if not path.exists():
+        return comp_type.threshold
+    with contextlib.suppress(ValueError):
+        if 0 <= (threshold := float(path.read_text())) <= 100:
+            return threshold
+    raise InputError(f'{path}: not a confidence threshold in 0..100; correct it or delete it')
+
+
+def stored_likelihood(folder, required: bool = False) -> np.ndarray | None:
+    """The log-likelihood table fitted to these weights, see `likelihood.fit_log_likelihood`.
+
+    Parameters
+    ----------
+    folder : path-like
+    required : bool
+        Whether a missing file is an error, too.
+
+    Returns
+    -------
+    float32 array, shape (100, 17, 101), or None
+        None where there is no file.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or missing and required.
+    """
+    path = Path(folder) / LIKELIHOOD_FILE
+    if not path.exists() and not required:
+        return None
+    with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as file:
+        found = file['log_likelihood'].astype(np.float32)
+        if found.shape == (100, len(CONFIDENCE_EDGES) + 1, 101) and np.isfinite(found).all():
+            return found
+    raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py '
+                     '--fit_likelihood on training photos, or choose --fusion median')
+
+
+def load_network(comp_type: CompType, path):
+    """The network with the weights of a checkpoint folder or a weights.npz, a `tf_keras.Model`.
+
+    Raises
+    ------
+    InputError
+        The weights are missing, Git LFS pointers, damaged, not finite, or of another compression
+        type.
+    """
+    if (arrays := _npz_path(path)) is not None:
+        network = build_network(comp_type)
+        weights = load_arrays(arrays)
+        if [w.shape for w in weights] != [w.shape for w in network.get_weights()]:
+            raise InputError(f'{path}: these weights are not of {comp_type.name}')
+        network.set_weights(_finite(weights, path))
+        return network
+    prefix = _checkpoint_prefix(path, 'train some with train.py or name a folder with --weights')
+    tf, _ = import_tensorflow()
+    with _damage_named(path):
+        shapes = tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
+    first_conv = shapes.get('layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE')
+    if first_conv is None:
+        raise InputError(f'{path}: a checkpoint, but not of this network')
+    if first_conv != [3, 3, 3, comp_type.k]:
+        known = [t.name for t in COMP_TYPES.values() if first_conv == [3, 3, 3, t.k]]
+        raise InputError(f'{path}: these weights are not of {comp_type.name}'
+                         + (f'; they fit --comp_type {known[0]}' if known else ''))
+    return load_checkpoint(build_network(comp_type), path)
+
+
+def load_checkpoint(network, folder, advice: str = 'train it first'):
+    """Set a Keras network to the weights of a checkpoint folder, and return it.
+
+    Raises
+    ------
+    InputError
+        The checkpoint is missing (the message ends with the advice), damaged, not of this
+        network, or not finite.
+    """
+    prefix = _checkpoint_prefix(folder, advice)
+    with _damage_named(folder):
+        network.load_weights(prefix).assert_existing_objects_matched().expect_partial()
+    _finite(network.get_weights(), folder)
+    return network
+
+
+def save_checkpoint(network, folder):
+    """Write a Keras network's weights to a folder as a checkpoint in the reference's layout."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    network.save_weights(os.path.join(folder, ''), save_format='tf')
+
+
+def load_arrays(path) -> list[np.ndarray]:
+    """The arrays that `np.savez` wrote without names; InputError for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[f'arr_{i}'] for i in range(len(file.files))]
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file; train.py writes it') from None
+    except _UNREADABLE:
+        raise InputError(f'{path}: damaged; make it again with train.py') from None
+
+
+def load_weights(comp_type: CompType, path) -> list[np.ndarray]:
+    """The network's weights as Keras' `get_weights` gives them; TensorFlow only for checkpoints.
+
+    Parameters
+    ----------
+    comp_type : CompType
+    path : path-like
+        A checkpoint folder, a folder with weights.npz, or an .npz file.
+
+    Raises
+    ------
+    InputError
+        As `load_network`; the shapes of an .npz are left to whoever uses the arrays.
+    """
+    arrays = _npz_path(path)
+    if arrays is None:
+        return load_network(comp_type, path).get_weights()
+    return _finite(load_arrays(arrays), path)
+
+
+def refuse_wildcards(folder):
+    """InputError for a path that TensorFlow would take for a pattern."""
+    if any(c in str(Path(folder).resolve()) for c in '[]*?'):
+        raise InputError(f'{folder}: TensorFlow takes [ ] * ? in a path for wildcards; rename it')
+
+
+def _npz_path(path):
+    """The .npz that a path stands for, None for a checkpoint folder."""
+    path = Path(path)
+    if path.suffix == '.npz':
+        return path
+    npz = path / WEIGHTS_FILE
+    return npz if npz.is_file() and not (path / '.index').is_file() else None
+
+
+def _finite(weights, path):
+    if not all(np.isfinite(w).all() for w in weights):
+        raise InputError(f'{path}: the weights are not finite numbers; train them again')
+    return weights
+
+
+def _checkpoint_prefix(folder, advice):
+    refuse_wildcards(folder)
+    for path in (Path(folder) / name for name in CHECKPOINT_FILES):
+        if not path.is_file():
+            raise InputError(f'{folder}: no weights there ({path.name} is missing); {advice}')
+        with path.open('rb') as file:
+            if file.read(40).startswith(b'version https://git-lfs'):
+                raise InputError(f'{path}: a Git LFS pointer, not the weights; '
+                                 'fetch them with "git lfs pull"')
+    return os.path.join(folder, '')
+
+
+@contextlib.contextmanager
+def _damage_named(folder):
+    """Turn TensorFlow's many errors about a damaged checkpoint into one InputError."""
+    tf, _ = import_tensorflow()
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(f'{folder}: damaged checkpoint ({reason}); '
+                         'fetch or train it again') from None

@@ -1,0 +1,193 @@
+"""What the scripts share: exit statuses, messages, options, progress."""
+import contextlib
+import errno
+import functools
+import os
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+from classifier.environment import STDERR
+from classifier.errors import InputError
+from classifier.models import COMP_TYPES
+from classifier.predictor import FUSIONS, PATCHES, Predictor
+from classifier.runtime import RUNTIMES
+
+MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 64 bits
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # what writing may end with
+
+
+def command(main):
+    """Make `main(argv=None)` return an exit status instead of raising.
+
+    0 when it is done, 2 with one line on stderr for input that cannot be used (argparse does the
+    same for its own errors), 130 after Ctrl-C, 141 when the reader of its output has left.
+    """
+    @functools.wraps(main)
+    def wrapped(argv=None):
+        name = Path(sys.modules[main.__module__].__file__).name
+        sys.stdout = sys.stdout or open(os.devnull, 'w')  # None where it was closed
+        sys.stderr = sys.stderr or open(os.devnull, 'w')
+        for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
+            if hasattr(stream, 'reconfigure'):  # not a StringIO's or a notebook's
+                stream.reconfigure(errors='backslashreplace')
+        try:
+            status = main(argv) or 0
+            sys.stdout.flush()
+            return status
+        except InputError as error:
+            complain(f'{name}: error: {error}')
+        except OSError as error:  # no space, no permission, not a directory ...
+            where = error.filename
+            if where is None and error.errno in _UNWRITTEN:  # files are named, see files.naming
+                where = 'standard output'
+                # What it still holds is not to be tried again at the interpreter's end.
+                with contextlib.suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                return 141
+            where = f'{where}: ' if where else ''
+            complain(f'{name}: error: {where}{error.strerror or error}')
+        except KeyboardInterrupt as stop:
+            complain('; '.join([f'{name}: stopped', *map(str, stop.args)]))
+            return 130
+        except Exception as error:
+            # TensorFlow's own, such as a full disk; named by module, so as not to import it.
+            if not type(error).__module__.startswith('tensorflow.'):
+                raise
+            complain(f'{name}: error: {str(error).splitlines()[0]}')
+        return 2
+    return wrapped
+
+
+# ---------------------------------------------------------------- messages
+
+def printable(text) -> str:
+    """The text on one line: control characters and undecodable bytes of file names escaped."""
+    return ''.join(c if c.isprintable() or unicodedata.category(c) == 'Zs' else
+                   c.encode('unicode_escape').decode() for c in str(text))
+
+
+def complain(message):
+    """One line on stderr, whatever file names are in it."""
+    with STDERR:
+        print(printable(message), file=sys.stderr)
+
+
+def warn(message):
+    """A warning: one line on stderr."""
+    complain(f'warning: {message}')
+
+
+@contextlib.contextmanager
+def named(path):
+    """Put the file's name in front of an InputError about its pixels."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+
+
+# ---------------------------------------------------------------- options
+
+def count(minimum: int, maximum: int | None = None):
+    """An argparse type: a whole number of at least `minimum`, at most `maximum`."""
+    def parse(text):
+        value = int(text)
+        if value < minimum or maximum is not None and value > maximum:
+            raise ValueError
+        return value
+    end = 'on' if maximum is None else f'to {maximum}'
+    parse.__name__ = f'whole number from {minimum} {end}'  # argparse shows it in its error
+    return parse
+
+
+def number(lowest: float, highest: float):
+    """An argparse type: a number in that range."""
+    def parse(text):
+        value = float(text)
+        if not lowest <= value <= highest:
+            raise ValueError
+        return value
+    parse.__name__ = f'number in {lowest}..{highest}'
+    return parse
+
+
+def add_network_options(parser, prediction: bool = False):
+    """The options that choose a network and, with `prediction`, how it answers for an image."""
+    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
+    parser.add_argument('--weights', metavar='DIR', help='checkpoint folder (default: the shipped)')
+    if not prediction:
+        return
+    parser.add_argument('--fusion', choices=FUSIONS,
+                        help="how patches become an image's quality: the likelihood of all "
+                        "answers, or the paper's median of the confident ones (default: "
+                        'likelihood, where the weights come with one)')
+    parser.add_argument('--threshold', type=number(0, 100), metavar='C',
+                        help='median of the patches of more than this confidence (default: the '
+                        'threshold stored with the weights)')
+    parser.add_argument('--runtime', choices=RUNTIMES,
+                        help='what runs the model file beside the weights (default: litert, where '
+                        'it is installed); without a model file, tensorflow runs the checkpoint')
+    parser.add_argument('--patches', choices=PATCHES, default='enough',
+                        help='how many of the patches to use: enough for the likelihood to decide '
+                        '(default), or all')
+
+
+def add_scheduler_option(parser):
+    """The option that hands the work to a Dask cluster."""
+    parser.add_argument('--scheduler', metavar='ADDRESS',
+                        help='let the workers of a Dask cluster do it, such as '
+                        'tcp://10.0.0.1:8786 (default: the cores of this machine)')
+
+
+def open_predictor(args) -> Predictor:
+    """The `Predictor` that the options of `add_network_options` ask for."""
+    return Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime,
+                     args.patches)
+
+
+# ---------------------------------------------------------------- progress
+
+class Progress:
+    """A bar with an ETA on stderr, or a plain line now and then if that is no terminal.
+
+        with Progress(total, 'images') as progress:
+            for ...:
+                progress.update(done, 'loss 3.2')
+    """
+    LINE_EVERY = 15.0  # seconds between plain lines
+
+    def __init__(self, total: int, unit: str, start: int = 0):
+        from tqdm import tqdm
+        self.terminal, self.shown = sys.stderr.isatty(), time.monotonic()
+        # Where there is no terminal, the bar is never drawn, and only keeps count.
+        self.bar = tqdm(total=total, initial=start, unit=f' {unit}', file=sys.stderr, leave=True,
+                        disable=None, dynamic_ncols=True)
+        self.format, self.begun, self.start = tqdm.format_interval, self.shown, start
+        self.total, self.unit = total, unit
+
+    def update(self, done: int, note: str = ''):
+        """Say that so many are done, and how it goes."""
+        if self.terminal:
+            with STDERR:
+                self.bar.set_postfix_str(printable(note), refresh=False)
+                self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        last = done >= self.total
+        if now - self.shown < self.LINE_EVERY and not last:
+            return
+        self.shown = now
+        taken = now - self.begun
+        left = taken / max(done - self.start, 1) * (self.total - done)
+        complain(f'{done}/{self.total} {self.unit}' + (f', {note}' if note else '') +
+                 (f', took {self.format(taken)}' if last else f', ETA {self.format(left)}'))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with STDERR:
+            self.bar.close()

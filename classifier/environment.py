@@ -1,0 +1,67 @@
+"""The machine and its libraries: cores, a quiet stderr, TensorFlow imported late.
+
+TensorFlow takes seconds to import, so that only functions that build, train or convert a network
+import it, through `import_tensorflow`.
+"""
+import contextlib
+import os
+import sys
+import threading
+import warnings
+
+from classifier.errors import InputError
+
+# Checkpoints are tf-keras 2 object graphs; Keras 3 does not read them.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+STDERR = threading.RLock()  # held while stderr is silenced, and by whoever writes to it
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+@contextlib.contextmanager
+def quiet():
+    """Silence what native code writes to stderr, unless TF_CPP_MIN_LOG_LEVEL asks for it.
+
+    Newer builds of TensorFlow log before they look at that variable. One thread at a time.
+    """
+    with STDERR:
+        kept = None
+        if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '3':
+            with contextlib.suppress(OSError, AttributeError):  # a closed descriptor 2, no stderr
+                sys.stderr.flush()
+                kept = os.dup(2)
+        if kept is None:
+            yield
+            return
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(sink)
+
+
+def import_tensorflow():
+    """The modules tensorflow and tf_keras, imported without their start-up messages.
+
+    Raises
+    ------
+    InputError
+        TensorFlow is not installed.
+    """
+    try:
+        with quiet():
+            import tensorflow
+            import tf_keras
+            return tensorflow, tf_keras
+    except ModuleNotFoundError as error:
+        raise InputError(f'this needs TensorFlow ({error}); install requirements.txt') from None

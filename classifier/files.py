@@ -1,0 +1,141 @@
+"""Files that are whole or not there: written under a name of their own, synced, renamed."""
+import contextlib
+import io
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from classifier.errors import InputError
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Put the file's name into an OSError that has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, reason, str(path)) from None
+
+
+def is_special(path) -> bool:
+    """Whether that is a device or pipe; InputError for a folder."""
+    if os.path.isdir(path):
+        raise InputError(f'{path}: is a folder; name a file')
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+class _NamedFile(io.FileIO):
+    """A new file whose final name is in the error of a write that fails."""
+
+    def __init__(self, part, path):
+        with naming(path):
+            super().__init__(part, 'x')
+        self.path = path
+
+    def write(self, data):
+        with naming(self.path):
+            return super().write(data)
+
+
+def sync_folder(path):
+    """Write a folder's entries to the disk, where the system allows it."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def put_in_place(part, path):
+    """Give a complete, synced file or folder its name, and sync the folder that holds it."""
+    os.replace(part, path)
+    sync_folder(Path(path).parent)
+
+
+@contextlib.contextmanager
+def whole_file(path, mode: str = 'w', **kwargs):
+    """Open a file for writing that gets its name only once it is complete.
+
+    Until then it has a temporary name of its own beside it, so that two writers cannot mix; an
+    error removes it, and an existing file stays as it was. A device or pipe is written to
+    directly; of a symbolic link, the target is replaced.
+
+    Parameters
+    ----------
+    path : path-like
+    mode : {'w', 'wb'}
+    **kwargs
+        For the text layer, as `open` takes them.
+
+    Raises
+    ------
+    InputError
+        The path is a folder's.
+    OSError
+        Writing failed, on a full disk for instance; it names the file.
+    """
+    if is_special(path):
+        with naming(path), open(path, mode, **kwargs) as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.part')
+    raw = _NamedFile(part, path)
+    try:
+        file = io.BufferedWriter(raw)
+        with file if 'b' in mode else io.TextIOWrapper(file, **kwargs) as file:
+            yield file
+            file.flush()
+            with naming(path):
+                os.fsync(raw.fileno())
+        put_in_place(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(*paths):
+    """Make sure, before long work, that these files can be written at its end.
+
+    Makes the folders that are missing, as `whole_file` does; None among the paths is skipped.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be written.
+    """
+    for path in map(Path, filter(None, paths)):
+        if is_special(path):
+            continue
+        path = Path(os.path.realpath(path))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix='.part'):
+                continue
+        except FileExistsError as error:
+            reason = f'{error.filename} is not a folder'
+        except OSError as error:
+            reason = error.strerror
+        raise InputError(f'{path}: cannot be written ({reason}); choose another place')
+
+
+def save_arrays(path, *arrays, compress: bool = False, **named):
+    """Write arrays to an .npz file; in memory first, for NumPy's writer dislikes a full disk."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, *arrays, **named)
+    with whole_file(path, 'wb') as file:
+        file.write(buffer.getbuffer())
+
+
+def save_figure(figure, path):
+    """Write a matplotlib figure to a PNG file."""
+    with whole_file(path, 'wb') as file:
+        figure.savefig(file, format='png', dpi=150, bbox_inches='tight')

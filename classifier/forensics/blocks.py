@@ -1,0 +1,116 @@
+"""The 8x8 blocks of an image at one phase of the JPEG block grid, and their DCT coefficients.
+
+    blocks = get_blocks(bgr_image, dy, dx)     # the first whole block starts at row dy, column dx
+    print(blocks.coefficients.shape)           # (n, 64)
+
+The luma is the decoder's own. Blocks in which a channel was clipped are left out; lattice.py
+says why.
+
+Sources: ITU-T T.81, A.3.3 (DCT); JFIF 1.02 (colours).
+"""
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+BLOCK = 8
+SAMPLED = 2048            # block positions looked at
+MAX_BLOCKS = 1200         # blocks used
+FEW_BLOCKS = 48           # with fewer than these, partly clipped blocks are used too
+CLIPPED_PIXELS = 12       # most clipped pixels such a block may have; 30..98 % of them fit
+
+
+def _dct_matrix():
+    """The orthonormal 8-point DCT-II (T.81, A.3.3): (8, 8) float64, one row a frequency."""
+    u, x = np.mgrid[:BLOCK, :BLOCK]
+    scale = np.where(u == 0, np.sqrt(1 / BLOCK), np.sqrt(2 / BLOCK))
+    return scale * np.cos((2 * x + 1) * u * np.pi / (2 * BLOCK))
+
+
+DCT = _dct_matrix()
+DCT2 = np.kron(DCT, DCT).astype(np.float32)  # (64, 64): frequencies x pixels, row by row
+
+
+def shifted_dct(side):
+    """The DCT at the 8 offsets 0..7 in a row of pixels: (offset, frequency, side) float32."""
+    shifted = np.zeros((BLOCK, BLOCK, side), np.float32)
+    for offset in range(BLOCK):
+        shifted[offset, :, offset:offset + BLOCK] = DCT
+    return shifted
+
+
+def evenly_spaced(count, limit):
+    """At most `limit` of the indices 0..count-1, evenly spaced."""
+    return np.arange(count) if count <= limit else (np.arange(limit) * (count / limit)).astype(int)
+
+
+def cut_windows(image, dy, dx, side, limit):
+    """At most `limit` square windows on the block grid of phase (dy, dx), evenly spaced.
+
+    Returns their rows and columns, two (n,) int arrays, and pixels, (n, side, side, 3) uint8.
+    """
+    rows = (image.shape[0] - dy - side) // BLOCK + 1
+    columns = (image.shape[1] - dx - side) // BLOCK + 1
+    if rows <= 0 or columns <= 0:
+        return np.zeros(0, int), np.zeros(0, int), np.zeros((0, side, side, 3), np.uint8)
+    chosen = evenly_spaced(rows * columns, limit)
+    # an even stride would visit the same few columns of a wide image: shear the rows
+    row = chosen // columns
+    y, x = dy + BLOCK * row, dx + BLOCK * ((chosen + 7 * row) % columns)
+    span = np.arange(side)
+    return y, x, image[(y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]]
+
+
+def decoder_luma(windows):
+    """The decoder's luma of (n, side, side, 3) uint8 BGR windows: (n, side, side) uint8."""
+    if not len(windows):
+        return np.zeros(windows.shape[:3], np.uint8)
+    strip = windows.reshape(-1, windows.shape[2], 3)
+    return cv2.cvtColor(strip, cv2.COLOR_BGR2GRAY).reshape(windows.shape[:3])
+
+
+def clipped_pixels(windows):
+    """Where a channel is at 0 or 255: (n, side, side) bool."""
+    extreme = (windows - np.uint8(1)) >= 254  # 0 wraps to 255
+    return extreme[..., 0] | extreme[..., 1] | extreme[..., 2]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What one grid phase shows: distinct blocks, levels of flat ones, partly clipped ones."""
+    luma: np.ndarray         # (n, 64) float32, 0 is mid-gray
+    coefficients: np.ndarray  # (n, 64) float32
+    flat: np.ndarray         # (m,) int: the different gray levels of flat blocks
+    clipped: np.ndarray      # (k, 64) float32: coefficients of blocks with a few clipped pixels
+
+
+def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
+    """The blocks at grid phase (dy, dx): at most MAX_BLOCKS, evenly spaced, without repeats.
+
+    Repeats (text, tiles, dither) look like evidence but are one observation. Blocks with
+    a few clipped pixels are taken only where there are fewer than FEW_BLOCKS others.
+    """
+    *_, windows = cut_windows(image, dy, dx, BLOCK, SAMPLED)
+    off = clipped_pixels(windows).sum(axis=(1, 2))
+    luma, flat = distinct_blocks(decoder_luma(windows[off == 0]), MAX_BLOCKS)
+    clipped = np.zeros((0, BLOCK * BLOCK), np.float32)
+    if len(luma) < FEW_BLOCKS:
+        partly = decoder_luma(windows[(off > 0) & (off <= CLIPPED_PIXELS)])
+        clipped = distinct_blocks(partly, FEW_BLOCKS - len(luma))[0] @ DCT2.T
+    return Blocks(luma, luma @ DCT2.T, flat, clipped)
+
+
+def distinct_blocks(planes, limit):
+    """Distinct blocks of (n, 8, 8) uint8, less 128: (m, 64) float32; levels of flat ones: int.
+
+    Two blocks are the same if their differences from the first pixel are.
+    """
+    planes = planes.reshape(-1, BLOCK * BLOCK)
+    hashes = ((planes - planes[:, :1]).astype(np.uint64) * _HASH).sum(axis=1)
+    _, first = np.unique(hashes, return_index=True)
+    first = np.sort(first[hashes[first] != 0])
+    return (planes[first[evenly_spaced(len(first), limit)]].astype(np.float32) - 128,
+            np.unique(planes[hashes == 0, 0]).astype(int))
+
+
+_HASH = np.random.default_rng(1).integers(1, 2**63, BLOCK * BLOCK, dtype=np.uint64) | np.uint64(1)

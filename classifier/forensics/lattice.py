@@ -1,0 +1,257 @@
+"""The exact JPEG quality of decoded pixels, read from the lattice of their DCT coefficients.
+
+A JPEG coder rounds the 64 DCT coefficients of each 8x8 luma block to multiples of
+the steps of a quantization table. In the decoded pixels the coefficients still lie
+near those multiples, so that pixels alone give the table, and the table the quality:
+
+    from classifier.forensics.lattice import find_quality
+    found = find_quality(bgr_image)            # guess=20.4 when the network answered that
+    print(found.quality, found.grid_dy, found.grid_dx, found.subsampling)
+
+The observation. Let Y be the decoder's luma: the inverse DCT of multiples of the
+steps, rounded to integers. Y = 0.299 R + 0.587 G + 0.114 B (JFIF, after BT.601), and
+rounding R, G and B moves that sum by at most 0.5, so rounding it gives Y back, whatever
+was done to the chroma, unless a channel was clipped to 0..255. Such blocks are left out.
+What stays is the rounding of Y itself, e = Y - IDCT(n q), with |e| <= 0.5 in each pixel.
+The DCT is orthonormal, so that a coefficient c = n q + r has a residual r that is nearly
+Gaussian, with variance 1/12: sigma = 0.289 (0.28..0.29 measured at qualities 10..95).
+
+The likelihood. Before quantization a coefficient of frequency k is Laplacian with scale
+b_k (mean |c|); p(n) is its mass in the cell |c - n q| <= q/2 (Fan & de Queiroz 2003;
+Neelamani et al. 2006). A coefficient of a picture that was not compressed has the
+Laplacian density f itself. Within a cell other than zero's f is taken as flat, p(n) = q f,
+and the log-likelihood ratio of "step q" to "not compressed" is
+
+    s(c, q) = log((1 - epsilon) q sum_j N(c - j q; sigma) + epsilon),      |c| > q/2
+
+without b_k. The cell of zero is where real pictures are least Laplacian (smooth blocks
+next to textured ones make a peak and long tails, which a Laplacian takes for a lattice
+of a large step), so there the ratio is kept at or below 0: what is near zero proves
+nothing, what is in the cell but far from zero is evidence against the step. A step's
+multiples are refuted by odd n, its divisors by their smaller gain, log q, a coefficient.
+The score of a table is the sum of s over 64 frequencies and all blocks.
+
+The test. Scores grow with the number of blocks, even for a wrong model. Three conditions
+prove a lattice: the table beats "not compressed" by MIN_EVIDENCE; it explains the pixels,
+as few of them have |Y - IDCT(q round(c / q))| > 0.55 (0.1 % at quality 10, 4 % at 98,
+where residuals pass half a step; over 20 % in photos that were not compressed up to
+quality 98, 10 % at 99, 5 % at 100); and no free choice of steps explains the coefficients
+far better, which it would for a table whose steps only divide the true ones. DC counts as
+evidence like AC, but where a change of brightness has shifted it, it is left out.
+
+Little texture. Where no more than FEW_LUMA blocks are not flat and that test fails, two
+things help. Rounding a block of a gray level or two leaves no Gaussian noise, but the block
+is round(IDCT(n q)) pixel by pixel (scores.py). And the chroma planes (chroma.py) lie on
+a lattice as well, that of the chroma table of the same quality.
+
+Sources: Z. Fan and R. L. de Queiroz, "Identification of bitmap compression history: JPEG
+detection and quantizer estimation", IEEE Trans. Image Processing 12(2), 2003;
+R. Neelamani, R. de Queiroz, Z. Fan, S. Dash and R. Baraniuk, "JPEG compression history
+estimation for color images", IEEE Trans. Image Processing 15(6), 2006; ITU-T T.81,
+Annex K (tables) and A.3.3 (DCT); JFIF 1.02 (colours); libjpeg's scaling of the tables.
+"""
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from classifier.forensics.blocks import (
+    BLOCK, CLIPPED_PIXELS, clipped_pixels, cut_windows, decoder_luma, evenly_spaced, get_blocks,
+    shifted_dct)
+from classifier.forensics.chroma import read_chroma
+from classifier.forensics.scores import (
+    FEW_LUMA, MAX_SPAN, MISFIT, TIE, fitting, is_sure, middle, misfit, most_misfit, quality_scores,
+    step_scores)
+from classifier.forensics.tables import MAX_STEP, standard_tables
+
+PATCHES = 256             # 15x15 windows in which the 64 phases are compared
+PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
+NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
+CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
+HELPED = 12               # candidate phases that exact pixels and chroma help to judge
+STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
+
+SHIFTED = shifted_dct(2 * BLOCK - 1)
+BOX = (SHIFTED[:, 0] > 0).astype(np.float32)  # the pixels of its 8 blocks
+SHIFTED = SHIFTED.reshape(BLOCK * BLOCK, -1)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """What the lattice tells. Scores are log-likelihood ratios, in nats."""
+    quality: int | None      # 1..100; None when it abstains
+    qualities: tuple         # all that fit as well, `quality` among them; () for no lattice
+    grid_dy: int             # position of the first whole block's top-left corner, 0..7:
+    grid_dx: int             # (0, 0) in a decoded file, (-y mod 8, -x mod 8) in a crop from y, x
+    margin: float            # to the best quality that is not in `qualities`
+    evidence: float          # to "not compressed": how sure it is that there is a lattice
+    misfit: float            # share of luma pixels off the lattice, 0..1
+    blocks: int              # luma blocks used
+    subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
+    chroma_quality: int | None = None  # of the chroma table; None: not sure
+
+
+def find_quality(image: np.ndarray, guess: float | None = None,
+                 grid: tuple | None = None) -> Lattice:
+    """The quality of the standard luma table on whose lattice an image lies.
+
+    Parameters
+    ----------
+    image : (h, w, 3) uint8 array
+        Decoded pixels, BGR.
+    guess : float, optional
+        The network's quality, 1..100. It decides within `qualities` only, since the lattice is
+        searched faster than narrowed.
+    grid : (dy, dx), optional
+        The phase of the block grid, 0..7 px each, where it is known; else it is searched.
+
+    Returns
+    -------
+    Lattice
+        `quality` is None when no table is on a lattice beyond doubt (nothing to see, edited
+        after compression, another table), with `qualities` empty, or when the lattice leaves
+        qualities more than MAX_SPAN apart, with all of them in `qualities`.
+
+    Raises
+    ------
+    ValueError
+        For an image or a grid of another kind.
+    """
+    _check(image, grid)
+    tried, grids = [], [grid] if grid is not None else _phase_candidates(image)
+    for helped in (False, True):
+        for dy, dx in grids:
+            found = _judge(image, dy, dx, guess, helped)
+            if found.qualities:
+                return found
+            tried.append(found)
+        grids = [(f.grid_dy, f.grid_dx) for f in tried if f.blocks <= FEW_LUMA][:HELPED]
+    return max(tried, key=lambda found: found.evidence)
+
+
+def _check(image, grid):
+    if getattr(image, 'dtype', None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError('the image must be (h, w, 3) uint8 BGR')
+    if grid is not None and not all(0 <= d < BLOCK for d in grid):
+        raise ValueError(f'grid phase {grid}: both must be in 0..7')
+
+
+def _judge(image, dy, dx, guess, helped):
+    """The `Lattice` of one grid phase; `helped`: by exact pixels and chroma from the start."""
+    blocks = get_blocks(image, dy, dx)
+    if not helped:
+        scores = quality_scores(blocks, standard_tables())
+        found = _answer(blocks, scores, None, dy, dx, guess)
+        if not found.qualities:
+            return found
+    chroma = read_chroma(image, dy, dx)
+    if helped or len(blocks.luma) <= FEW_LUMA and len(found.qualities) > 1:
+        # Gaussian noise, exact pixels and chroma together
+        scores = quality_scores(blocks, standard_tables(), exact=True)
+        narrowed = _answer(blocks, scores, chroma.scores, dy, dx, guess)
+        if helped or set(narrowed.qualities) & set(found.qualities):
+            found = narrowed
+    if not found.qualities:
+        return found
+    return replace(found, subsampling=chroma.subsampling,
+                   chroma_quality=chroma.quality(found.quality))
+
+
+def _answer(blocks, luma, chroma, dy, dx, guess):
+    """The `Lattice` that the `Scores` of luma and, unless None, of chroma make together.
+
+    After a change of brightness DC is off the lattice that AC is on, and maybe on another
+    table's: where they disagree, DC is left out.
+    """
+    total = luma.total
+    top = int(total.argmax())
+    dc = luma.dc[top] >= -CONFLICT and luma.ac[top] >= luma.ac.max() - CONFLICT
+    total = total if dc else luma.ac
+    best = total.max()
+    if chroma is not None:
+        total = total + chroma.total
+    top = int(total.argmax())
+    agree = chroma is None or (chroma.total[top] >= chroma.total.max() - CONFLICT
+                               and (total - chroma.total)[top] >= best - CONFLICT)
+    fits = fitting(total)
+    others = np.delete(total, fits - 1)
+    margin = float(total[top] - others.max()) if others.size else 0.0
+    evidence, off = float(total[top]), misfit(blocks, standard_tables()[top], dc)
+    count = len(blocks.luma) + len(blocks.clipped)
+    seen = agree and is_sure(top + 1, count, evidence, off, luma.free - luma.ac[top])
+    quality, fits = None, tuple(fits.tolist())
+    if seen and fits[-1] - fits[0] <= MAX_SPAN:
+        quality = min(fits, key=lambda q: abs(q - guess)) if guess is not None \
+            else middle(fits, total)
+    return Lattice(quality, fits if seen else (), dy, dx, margin, evidence, off, count)
+
+
+def _phase_candidates(image):
+    """Likely grid phases, the likeliest first: a list of different (dy, dx).
+
+    Two means over the AC coefficients of each of the 64 phases rank them: the share near
+    zero (coarse tables), and cos(2 pi c) of those beyond 1, as steps are whole numbers
+    (fine tables; rounding noise leaves exp(-2 pi^2 / 12) = 0.19 of it). Small images,
+    whose ranks are uncertain, get more candidates, up to all 64.
+    """
+    *_, windows = cut_windows(image, 0, 0, 2 * BLOCK - 1, 2 * PATCHES)
+    clipped = clipped_pixels(windows).astype(np.float32)
+    valid = BOX @ clipped @ BOX.T <= CLIPPED_PIXELS / 2  # n, dy, dx
+    luma = decoder_luma(windows)
+    useful = np.flatnonzero(valid.any(axis=(1, 2)) & (np.ptp(luma, axis=(1, 2)) > 1))
+    useful = useful[evenly_spaced(len(useful), PATCHES)]
+    if not len(useful):
+        return [(0, 0)]
+    luma, valid = luma[useful].astype(np.float32) - 128, valid[useful]
+    c = np.abs(SHIFTED @ luma @ SHIFTED.T).reshape(-1, 8, 8, 8, 8)  # n, dy, u, dx, v
+    zero = (c < NEAR_ZERO).sum(axis=(2, 4), dtype=np.float32)
+    # a parabola in the distance in place of the cosine, which takes long
+    whole = np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
+    count = valid.sum(axis=0)  # of each phase
+    zero, whole = (np.where(count, (share * valid).sum(axis=0) / np.maximum(count, 1), -1).ravel()
+                   for share in (zero, whole))
+    ranked = [i for pair in zip(np.argsort(-zero), np.argsort(-whole)) for i in pair]
+    most = max(4, min(64, PHASE_BLOCKS // (len(windows) + 1)))
+    return [divmod(int(i), BLOCK) for i in list(dict.fromkeys(ranked))[:most]]
+
+
+@dataclass(frozen=True)
+class TableEstimate:
+    """A luma table read from a lattice, whoever made the table."""
+    steps: np.ndarray        # (8, 8) int, row = vertical frequency; 0 where it is not known
+    quality: int | None      # the nearest standard table's, by least squares over the known
+                             # steps; None when nothing is known
+    standard: bool           # whether all known steps are that table's
+    grid_dy: int
+    grid_dx: int
+    misfit: float
+
+
+def estimate_table(image: np.ndarray, grid: tuple | None = None) -> TableEstimate:
+    """An image's luma table, frequency by frequency. Arguments as for `find_quality`.
+
+    A step is known where it beats "not compressed" by STEP_EVIDENCE nats and every other
+    step by TIE: high frequencies of coarse tables, whose coefficients are all 0, stay 0.
+    Nothing is known at all when fewer than MIN_STEPS are or the pixels do not fit.
+    """
+    _check(image, grid)
+    best, most = None, -1.0
+    for dy, dx in [grid] if grid is not None else _phase_candidates(image):
+        blocks = get_blocks(image, dy, dx)
+        scores = step_scores(blocks)
+        seen = float(np.maximum(scores[1:].max(axis=1), 0).sum())
+        if seen > most:
+            best, most = _read_table(blocks, scores, dy, dx), seen
+    return best
+
+
+def _read_table(blocks, scores, dy, dx):
+    step = scores.argmax(axis=1) + 1
+    second, first = np.partition(scores, -2, axis=1)[:, -2:].T
+    known = (first >= STEP_EVIDENCE) & (first - second >= TIE)
+    off = misfit(blocks, np.where(first > 0, step, MAX_STEP))
+    if known.sum() < MIN_STEPS or off > most_misfit(max(MISFIT), len(blocks.luma)):
+        return TableEstimate(np.zeros((BLOCK, BLOCK), int), None, False, dy, dx, off)
+    tables = standard_tables()[:, known]
+    nearest = int(np.square(tables - step[known]).sum(axis=1).argmin())
+    return TableEstimate(np.where(known, step, 0).reshape(BLOCK, BLOCK), nearest + 1,
+                         bool((tables[nearest] == step[known]).all()), dy, dx, off)

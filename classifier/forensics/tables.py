@@ -1,0 +1,47 @@
+"""The quantization tables of JPEG, as libjpeg scales them.
+
+Sources: ITU-T T.81, Annex K, Tables K.1 and K.2 (quality 50); libjpeg's jpeg_quality_scaling.
+"""
+import functools
+
+import numpy as np
+
+MAX_STEP = 255            # steps of baseline JPEG are 8 bits
+
+# Tables at quality 50, row by row.
+LUMA_TABLE = np.array([
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99])
+CHROMA_TABLE = np.full((8, 8), 99)
+CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+def scale_table(table, quality):
+    """A table of quality 50, int, at another quality or, as they broadcast, at several.
+
+    libjpeg's scaling: 5000/q % below quality 50, 200 - 2q % from there.
+    """
+    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return np.clip((table * scale + 50) // 100, 1, MAX_STEP)
+
+
+@functools.lru_cache(maxsize=2)
+def standard_tables(chroma: bool = False) -> np.ndarray:
+    """libjpeg's quantization tables.
+
+    Parameters
+    ----------
+    chroma : bool
+        Those of the chroma instead of the luma's.
+
+    Returns
+    -------
+    (100, 64) int array, read-only
+        The steps for qualities 1 to 100, row by row: quality q is at index q - 1.
+    """
+    table = CHROMA_TABLE.ravel() if chroma else LUMA_TABLE
+    tables = scale_table(table, np.arange(1, 101)[:, None])
+    tables.setflags(write=False)
+    return tables

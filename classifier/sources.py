@@ -1,0 +1,57 @@
+"""Pristine images to make data or measure from, and warnings about those that are not."""
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from classifier.cli import warn
+from classifier.environment import cores
+from classifier.errors import InputError
+from classifier.forensics.header import read_header
+from classifier.images import MAX_JPEG_SIDE, MAX_PIXELS, read_image
+
+_MIN_SOURCE_QUALITY = 95
+
+
+def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) -> list[Path]:
+    """The images that can be used, of at least `side` px; warns about the others.
+
+    Each is read once before any work: what an image that turns out to be damaged in the middle
+    should have given would be missing from the result. InputError if none is left.
+    """
+    notices = []
+
+    def problem(path):
+        try:
+            height, width = read_image(path, max_pixels, notices.append).shape[:2]
+        except InputError as error:
+            return str(error)
+        if min(height, width) < side:
+            return f'{path}: {width}x{height} is smaller than {side}x{side}'
+        if max(height, width) > MAX_JPEG_SIDE:
+            return f'{path}: {width}x{height}, JPEG holds no side over {MAX_JPEG_SIDE} px'
+        return None
+
+    with ThreadPoolExecutor(cores()) as pool:
+        problems = list(pool.map(problem, paths))  # all, for reading may keep stderr quiet
+    for notice in sorted(notices):
+        warn(notice)
+    usable = []
+    for path, reason in zip(paths, problems):
+        if reason:
+            warn(f'left out: {reason}')
+        else:
+            warn_of_jpeg(path)
+            usable.append(path)
+    if not usable:
+        raise InputError('none of the images can be used')
+    return usable
+
+
+def warn_of_jpeg(path: Path):
+    """Warn about an image that is itself a JPEG of less than quality 95; no other is read."""
+    try:
+        header = read_header(path)
+    except Exception:  # Pillow's parsers raise what they stumble over
+        return  # reading its pixels will say why
+    if header and header.quality < _MIN_SOURCE_QUALITY:
+        warn(f'{path}: is itself a JPEG of quality {header.quality}; its patches would carry '
+             'wrong labels, better leave it out')

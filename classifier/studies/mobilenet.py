@@ -1,0 +1,134 @@
+"""MobileNetV2 for the quality of an image: the generic baseline of the paper, and its training.
+
+    python3 -m classifier.studies.mobilenet --in_path DIV2K_train_HR --val_path DIV2K_valid_HR
+
+It sees 384,000 crops of 48x48, 0.88 gigapixels, from random weights, and keeps the best weights
+in out_path/best. The photos stay in memory (3 bytes a pixel); crops are compressed as they are
+drawn. Ctrl-C, or a file `stop_training` in the out_path, stops it cleanly; `--resume` continues.
+
+`evaluate_cls.py --compare` compares it with Q1Net. Network: Sandler et al., "MobileNetV2: Inverted
+Residuals and Linear Bottlenecks", CVPR 2018.
+"""
+import argparse
+import functools
+import sys
+
+import numpy as np
+
+from classifier.checkpoints import SAVE_FOLDER, load_checkpoint, save_checkpoint
+from classifier.cli import command
+from classifier.environment import import_tensorflow
+from classifier.errors import InputError
+from classifier.training.best_weights import BestWeights
+from classifier.training.keras_step import KerasStep
+from classifier.training.loop import run_training
+from classifier.training.photo_source import PhotoSource
+from classifier.training.schedule import (add_photo_options, add_training_options,
+                                          resolve_schedule)
+
+NAME = 'mobilenet_v2'
+ALPHA = 0.35          # width multiplier: the narrowest usual one, for training on 2 cores
+SIDE = 48             # px of a crop
+SAMPLES = 16          # crops along each axis of an image, at most
+VALIDATION_CROPS = 2048
+SCHEDULE = {'epochs': 12, 'steps_per_epoch': 500, 'batch_size': 64, 'lr': 1e-3,
+            'warmup_steps': 100, 'seed': 0}
+SHIPPED = SAVE_FOLDER / NAME / 'best'
+
+
+def build_network(seed=None):
+    """MobileNetV2 with a regression head, randomly initialised from that seed.
+
+    Input (N, h, w, 3), float32, BGR in 0..255; output (N, 1), float32: the quality in
+    0..100. Three things make it leave the constant answer. Compression shows in differences
+    of a level or two between neighbours, so the body sees a pixel minus its 3x3 mean, with
+    larger differences squashed. Residual blocks begin as the identity (Goyal et al. 2017,
+    arXiv:1706.02677). The 1,280 features, which are all positive, are made small, or else
+    one step of Adam moves every answer by much.
+    """
+    _, keras = import_tensorflow()
+    layers = keras.layers
+    body = keras.applications.MobileNetV2(input_shape=(None, None, 3), alpha=ALPHA,
+                                          include_top=False, weights=None, pooling='avg')
+    image = keras.Input((None, None, 3))
+    x = layers.Activation('tanh')(image - layers.AveragePooling2D(3, 1, 'same')(image))
+    x = layers.Dense(1, activation='sigmoid')(body(x) / 32)
+    network = keras.Model(image, x * 100.0, name=NAME)
+    if seed is not None:  # Keras' own initialisation; its set_random_seed fails on Python 3.12
+        for i, weight in enumerate(network.trainable_weights):
+            if weight.shape.rank > 1:
+                weight.assign(keras.initializers.GlorotUniform(1000 * seed + i)(weight.shape))
+    for layer in body.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9  # as in the patch network; 0.999 is for longer trainings
+        if isinstance(layer, layers.Add):
+            gamma = body.get_layer(layer.name.replace('add', 'project_BN')).gamma
+            gamma.assign(0 * gamma)
+    return network
+
+
+def load(folder):
+    """The network with the weights of a checkpoint folder; InputError as `load_checkpoint`."""
+    return load_checkpoint(build_network(), folder, 'train MobileNetV2 with python3 -m '
+                           'classifier.studies.mobilenet --in_path PHOTOS --val_path OTHER_PHOTOS')
+
+
+@functools.lru_cache(maxsize=1)
+def _forward(network):
+    tf, _ = import_tensorflow()
+    return tf.function(lambda x: network(tf.cast(x, tf.float32), training=False),
+                       input_signature=[tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8)])
+
+
+def crop_grid(image):
+    """Crops (n, 48, 48, 3) evenly spaced over an image (h, w, 3), at most 16 x 16 of them.
+
+    They do not overlap. InputError for an image smaller than a crop.
+    """
+    if min(image.shape[:2]) < SIDE:
+        raise InputError(f'{image.shape[1]}x{image.shape[0]} is too small; MobileNetV2 needs '
+                         f'{SIDE} px on each side')
+    top, left = (np.linspace(0, length - SIDE, min(length // SIDE, SAMPLES)).astype(int)
+                 for length in image.shape[:2])
+    span = np.arange(SIDE)
+    crops = image[(top[:, None] + span)[:, None, :, None], (left[:, None] + span)[:, None]]
+    return crops.reshape(-1, SIDE, SIDE, 3)
+
+
+def predict(network, image):
+    """The quality, 0..100, of an image (h, w, 3) uint8 BGR: the median over a grid of crops."""
+    return float(np.median(_forward(network)(crop_grid(image))))
+
+
+def absolute_error(quality, output):
+    """Loss and absolute error of (N,) qualities, which are the same: float32 (N,) each."""
+    tf, _ = import_tensorflow()
+    error = tf.abs(tf.cast(quality, tf.float32) - output[:, 0])
+    return error, error
+
+
+def _save(arrays, folder):
+    network = build_network()
+    network.set_weights(arrays)
+    save_checkpoint(network, folder)
+
+
+@command
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_photo_options(parser, required=True)
+    add_training_options(parser, SCHEDULE, f'out/{NAME}')
+    parser.set_defaults(comp_type=NAME)
+    args = parser.parse_args(argv)
+    schedule = resolve_schedule(args, SCHEDULE)
+    train, val = (PhotoSource(folder, SIDE, args.recursive, augment=False)
+                  for folder in (args.in_path, args.val_path))
+    backend = KerasStep(lambda: build_network(schedule['seed']), absolute_error,
+                        schedule['batch_size'])
+    best = BestWeights(args.out_path / 'best', lambda folder: load(folder).get_weights(), _save)
+    return run_training(args, schedule, backend, best, train, val.fixed(VALIDATION_CROPS))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The weights that a training starts from, its best ones, and installing them as the shipped."""
+import contextlib
+import importlib.util
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from classifier.checkpoints import (CHECKPOINT_FILES, LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE,
+                                    VAL_LOSS_FILE, WEIGHTS_FILE, best_folder, load_network,
+                                    load_weights, save_checkpoint, stored_likelihood,
+                                    stored_threshold, weights_digest)
+from classifier.errors import InputError
+from classifier.files import save_arrays, sync_folder
+from classifier.models import CompType, build_network
+from classifier.runtime import read_model
+
+
+def load_base(path, comp_type: CompType, random: list, base_type: CompType | None = None) -> list:
+    """Weights for a network of `comp_type`: stored ones, or those of a narrower network, widened.
+
+    The narrow network's weights go to the first channels, which take nothing from the new ones: so
+    both answer alike. The new channels stay as in `random`, weights of the wide network, and
+    contribute as training goes on. (The idea: Chen et al., "Net2Net: Accelerating Learning via
+    Knowledge Transfer", ICLR 2016.) InputError for weights of another type than `base_type`.
+    """
+    stored_type = base_type or comp_type
+    if stored_type.k > comp_type.k:
+        raise InputError(f'--base_type {stored_type.name} is wider than {comp_type.name}; '
+                         'only a narrower network can be widened')
+    arrays, weights = load_weights(stored_type, path), [array.copy() for array in random]
+    same = stored_type == comp_type
+    if len(arrays) != len(weights) or arrays[0].shape != (3, 3, 3, stored_type.k) or any(
+            a.ndim != w.ndim or (a.shape != w.shape if same else np.greater(a.shape, w.shape).any())
+            for a, w in zip(arrays, weights)):
+        raise InputError(f'{path}: these weights are not of {stored_type.name}')
+    for wide, array in zip(weights, arrays):
+        if wide.ndim > 1:  # a kernel, (..., channels, filters)
+            wide[..., :array.shape[-1]] = 0
+        wide[tuple(map(slice, array.shape))] = array
+    return weights
+
+
+def has_tensorflow() -> bool:
+    """Whether checkpoints can be written here."""
+    return all(map(importlib.util.find_spec, ('tensorflow', 'tf_keras')))
+
+
+def save_weights(comp_type: CompType, arrays: list, folder: Path):
+    """Write weights to a folder: a checkpoint, or weights.npz where TensorFlow is missing."""
+    if has_tensorflow():
+        network = build_network(comp_type)
+        network.set_weights(arrays)
+        save_checkpoint(network, folder)
+    else:
+        save_arrays(folder / WEIGHTS_FILE, *arrays)
+
+
+class BestWeights:
+    """The folder of the best weights so far, only ever replaced as a whole, by better ones.
+
+    load(folder) gives weights in the order of `get_weights()`, save(weights, folder) writes them.
+    """
+
+    def __init__(self, folder: Path, load: Callable, save: Callable):
+        self.folder, self.load, self.save, self.val_loss = folder, load, save, math.inf
+
+    def measure(self, validate: Callable):
+        """Validate what is there: losses on two validation sets do not compare."""
+        _recover(self.folder)
+        if self.folder.exists():
+            try:
+                self.val_loss = validate(self.load(self.folder))
+            except InputError as error:
+                raise InputError(f'{error}, delete that folder or choose another '
+                                 '--out_path') from None
+
+    def offer(self, weights: list, val_loss: float, threshold_from=None) -> bool:
+        """Keep these weights if their validation loss is lower; returns whether it is.
+
+        A threshold stored with the weights before, or in the folder `threshold_from`, stays: it
+        is the best guess until it is measured again.
+        """
+        if not val_loss < self.val_loss:
+            return False
+        with _new_folder(self.folder) as new:
+            self.save(weights, new)
+            (new / VAL_LOSS_FILE).write_text(f'{val_loss:.4f}\n')
+            for folder in (self.folder, Path(threshold_from or self.folder)):
+                if (folder / THRESHOLD_FILE).exists():
+                    shutil.copy(folder / THRESHOLD_FILE, new)
+        self.val_loss = val_loss
+        return True
+
+
+def install(comp_type: CompType, source: Path):
+    """Replace the shipped weights and what belongs to them by a folder's, and say what was there.
+
+    InputError, before anything changes, if something in the folder is missing or damaged.
+    """
+    folder = best_folder(comp_type)
+    _recover(folder)
+    network = load_network(comp_type, source)
+    stored_threshold(comp_type, source)
+    stored_likelihood(source)
+    names = [name for name in (*CHECKPOINT_FILES, 'checkpoint', VAL_LOSS_FILE, THRESHOLD_FILE,
+                               LIKELIHOOD_FILE, MODEL_FILE) if (source / name).is_file()]
+    if MODEL_FILE in names:
+        read_model(comp_type, source / MODEL_FILE)
+    before = _described(folder)
+    with _new_folder(folder) as new:
+        if CHECKPOINT_FILES[0] not in names:  # weights.npz
+            save_checkpoint(network, new)
+        for name in names:
+            shutil.copyfile(source / name, new / name)
+    missing = [name for name in (THRESHOLD_FILE, LIKELIHOOD_FILE, MODEL_FILE) if name not in names]
+    print(f'{folder}\n  had {before}\n  has {_described(folder)}, from {source}'
+          + f', without {" and ".join(missing)}' * bool(missing))
+
+
+def _described(folder):
+    loss = folder / VAL_LOSS_FILE
+    return (f'weights {(weights_digest(folder) or "none")[:12]}, validation loss '
+            f'{loss.read_text().strip() if loss.is_file() else "unknown"}')
+
+
+def _recover(folder):
+    """Put back what a run that was killed between two renames had moved away."""
+    old = folder.with_name(f'{folder.name}.old')
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f'{folder}: is not a folder; move it away')
+
+
+@contextlib.contextmanager
+def _new_folder(folder):
+    """A folder to fill that then replaces `folder`, synced to the disk before and after."""
+    new, old = folder.with_name(f'{folder.name}.part'), folder.with_name(f'{folder.name}.old')
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    for path in new.iterdir():
+        with path.open('rb') as file:
+            os.fsync(file.fileno())
+    sync_folder(new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)

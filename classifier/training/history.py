@@ -1,0 +1,63 @@
+"""What each epoch of a training gave: history_cls.csv, history_cls.png, TensorBoard's logs."""
+import csv
+import time
+from pathlib import Path
+
+from classifier.environment import import_tensorflow
+from classifier.errors import InputError
+from classifier.files import save_figure, whole_file
+
+COLUMNS = ('epoch', 'step', 'patches', 'learning_rate', 'loss', 'quality_mae',
+           'val_loss', 'val_quality_mae', 'seconds')
+
+
+class History:
+    """The rows so far, of a training whose last state is that of step `step`."""
+
+    def __init__(self, out: Path, step: int, tensorboard: bool = False):
+        self.csv, self.png = out / 'history_cls.csv', out / 'history_cls.png'
+        self.rows = []
+        if self.csv.exists():
+            try:
+                with self.csv.open(newline='') as file:
+                    rows = [{k: float(row[k]) for k in COLUMNS} for row in csv.DictReader(file)]
+            except (ValueError, KeyError, TypeError, csv.Error):
+                raise InputError(f'{self.csv}: damaged; delete it to start a new history'
+                                 ) from None
+            self.rows = [row for row in rows if row['step'] <= step]
+        self.began = time.monotonic() - (self.rows[-1]['seconds'] if self.rows else 0)
+        self.writer = None
+        if tensorboard:
+            tf, _ = import_tensorflow()
+            self.writer = tf.summary.create_file_writer(str(out / 'tensorboard'))
+
+    def add(self, *values: float):
+        """Add an epoch and write the files; values in the order of COLUMNS, without seconds."""
+        row = dict(zip(COLUMNS, (*map(float, values), time.monotonic() - self.began)))
+        self.rows.append(row)
+        with whole_file(self.csv, newline='') as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({k: f'{v:.8g}' for k, v in row.items()} for row in self.rows)
+        save_figure(self._figure(), self.png)
+        if self.writer:
+            tf, _ = import_tensorflow()
+            with self.writer.as_default(int(row['step'])):
+                for key in COLUMNS[3:-1]:
+                    tf.summary.scalar(key, row[key])
+
+    def _figure(self):
+        """Losses against the number of patches seen."""
+        from matplotlib.figure import Figure
+        figure = Figure(figsize=(8, 5))
+        axes = figure.add_subplot()
+        patches = [row['patches'] / 1e6 for row in self.rows]
+        for key, label in (('loss', 'training loss'), ('val_loss', 'validation loss'),
+                           ('val_quality_mae', 'validation MAE of the quality')):
+            axes.plot(patches, [row[key] for row in self.rows], '.-', label=label)
+        axes.set(xlabel='patches seen (millions)', ylabel='quality levels', yscale='log')
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_formatter('{x:g}')
+        axes.grid(alpha=0.3, which='both')
+        axes.legend()
+        return figure

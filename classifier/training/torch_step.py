@@ -1,0 +1,200 @@
+"""The training step in PyTorch: the network, loss and update of the Keras step, in bfloat16.
+
+For GPUs that PyTorch can use and TensorFlow cannot, and for processors that multiply matrices of
+bfloat16. PyTorch is not in requirements.txt, so this module is imported only where it is wanted.
+"""
+import contextlib
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from classifier.errors import InputError
+from classifier.models import CompType, STAGE_WIDTHS
+from classifier.training.loop import Backend
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+_ON_GPU = DEVICE == 'cuda'
+_EAGER_STEPS = 3  # on a GPU, before a step is recorded
+
+
+class _ConvNorm(nn.Module):
+    """A convolution without bias and its batch normalisation."""
+
+    def __init__(self, channels, filters, size, padding=0):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, filters, size, padding=padding, bias=False)
+        self.norm = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1)  # Keras calls that 0.9
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+class PatchNetwork(nn.Module):
+    """`models.build_network` for (n, 3, 16, 16) instead of (n, 16, 16, 3); k: stage width unit."""
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.stages, channels = nn.ModuleList(), 3
+        for width in STAGE_WIDTHS:
+            filters = k * width
+            self.stages.append(nn.ModuleList([
+                _ConvNorm(channels, filters, 3), _ConvNorm(filters, filters, 1),
+                _ConvNorm(filters, filters, 3, 1), _ConvNorm(filters, filters, 1)]))
+            channels = filters
+        self.last = nn.Conv2d(channels, k, 3)
+        self.head = nn.Linear(k, 2)
+        for module in self.modules():  # Keras' default initialisation
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x):
+        for entry, squeeze, middle, expand in self.stages:
+            x = F.relu(entry(x))
+            x = F.relu(expand(F.relu(middle(F.relu(squeeze(x))))) + x)
+        return 100 * torch.sigmoid(self.head(F.relu(self.last(x)).mean((2, 3))))
+
+    def weights(self):
+        """Parameters and moving statistics, in the order of Keras' `get_weights()`."""
+        for module in self.modules():
+            yield from module.parameters(recurse=False)
+            if isinstance(module, nn.BatchNorm2d):
+                yield from (module.running_mean, module.running_var)
+
+
+def losses(output, quality):
+    """A batch's mean loss and mean absolute quality error, as `models.confidence_loss`."""
+    error = (quality - output[:, 1]).abs()
+    confidence_error = (100 - error.detach() - output[:, 0]).abs()
+    return (0.5 * confidence_error + error).mean(), error.mean()
+
+
+class TorchStep(Backend):
+    """Network, EMA of its weights, Adam, one training step and the validation.
+
+    A batch is a pair of NumPy arrays, or a function that draws a pair of tensors on the device
+    (see `CodedPhotos`). With the latter, the whole step on a GPU is recorded once as a CUDA graph
+    and then replayed: its hundreds of kernels are so short that starting them one by one takes
+    longer. So nothing in `_step` may come from the CPU then: what changes from step to step is
+    put into tensors on the device before.
+    """
+
+    def __init__(self, comp_type: CompType, seed: int):
+        self.look_every = 100 if _ON_GPU else 1
+        torch.manual_seed(seed)
+        self.network = PatchNetwork(comp_type.k).to(DEVICE, memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.network).train(False)
+        self.rate, self.ema_share = (torch.zeros((), device=DEVICE) for _ in range(2))
+        self.sums = torch.zeros(2, dtype=torch.float64, device=DEVICE)
+        parameters = list(self.network.parameters())
+        self.adam = torch.optim.Adam(parameters, lr=self.rate, eps=1e-7, fused=True,
+                                     capturable=_ON_GPU)
+        for tensor in parameters:  # there before the first step, to be stored and recorded
+            self.adam.state[tensor] = {'step': torch.zeros((), device=DEVICE),
+                                       'exp_avg': torch.zeros_like(tensor),
+                                       'exp_avg_sq': torch.zeros_like(tensor)}
+        self.tensors = [*self.network.weights(), *self.ema.weights(), *(
+            self.adam.state[tensor][name] for name in ('exp_avg', 'exp_avg_sq')
+            for tensor in parameters)]
+        torch._dynamo.config.suppress_errors = True  # where nothing compiles it is slower, and runs
+        torch.backends.cudnn.benchmark = True
+        self.forward = torch.compile(self.network)
+        self.eager_steps, self.graph = _EAGER_STEPS, None
+
+    def step(self, batch, rate, decay):
+        self.rate.fill_(rate)
+        self.ema_share.fill_(1 - decay)
+        if not (_ON_GPU and callable(batch)):
+            self._step(batch)
+        elif self.eager_steps:
+            self.eager_steps -= 1
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):  # as recording demands of the steps before it
+                self._step(batch)
+            here.wait_stream(aside)
+        else:
+            if not self.graph:
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph):
+                    self._step(batch)
+            self.graph.replay()
+
+    def _step(self, batch):
+        x, quality = batch() if callable(batch) else (
+            torch.as_tensor(values, device=DEVICE) for values in batch)
+        with torch.autocast(DEVICE, torch.bfloat16, cache_enabled=False):
+            output = self.forward(x.permute(0, 3, 1, 2).float()).float()
+        loss, error = losses(output, quality)
+        loss.backward()
+        self.adam.step()
+        self.adam.zero_grad()
+        with torch.no_grad():
+            ema = list(self.ema.weights())
+            moves = torch._foreach_sub(list(self.network.weights()), ema)
+            torch._foreach_mul_(moves, self.ema_share)
+            torch._foreach_add_(ema, moves)
+            self.sums += torch.stack([loss.detach(), error.detach()])
+
+    def take_sums(self):
+        sums = self.sums.cpu().numpy().copy()
+        self.sums.zero_()
+        return sums
+
+    @torch.no_grad()
+    def validate(self, source, batch_size, weights=None):
+        network = self.ema
+        if weights:
+            network = copy.deepcopy(network)
+            _copy_from_keras(network.weights(), weights)
+        sums = torch.zeros(2, dtype=torch.float64, device=DEVICE)
+        for x, quality in source.in_order(batch_size):
+            x, quality = (torch.as_tensor(values, device=DEVICE) for values in (x, quality))
+            sums += len(x) * torch.stack(losses(network(x.permute(0, 3, 1, 2).float()), quality))
+        return (sums / len(source)).tolist()
+
+    def weights(self):
+        return _to_keras(self.ema.weights())
+
+    def start(self, arrays):
+        for network in (self.network, self.ema):
+            _copy_from_keras(network.weights(), arrays)
+
+    def state(self):
+        return _to_keras(self.tensors)
+
+    def restore(self, arrays, step):
+        _copy_from_keras(self.tensors, arrays)
+        for state in self.adam.state.values():
+            state['step'].fill_(step)
+
+    def __str__(self):
+        return f'{self.network}\nPyTorch on {DEVICE}'
+
+
+@contextlib.contextmanager
+def small_memory_named():
+    """Turn PyTorch's error about a GPU's memory into an InputError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise InputError('the memory of the GPU is too small; lower --batch_size, or use fewer '
+                         'or smaller photos') from None
+
+
+def _to_keras(tensors):
+    """Arrays for Keras, the inverse of `_copy_from_keras`."""
+    values = (tensor.detach().cpu() for tensor in tensors)
+    return [(v.permute(2, 3, 1, 0) if v.ndim == 4 else v.t()).contiguous().numpy().copy()
+            for v in values]
+
+
+@torch.no_grad()
+def _copy_from_keras(tensors, arrays):
+    """Set tensors to arrays as Keras holds them; its kernels are (h, w, in, out)."""
+    for tensor, array in zip(tensors, arrays, strict=True):
+        value = torch.tensor(array)
+        tensor.copy_(value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t())
