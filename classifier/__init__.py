@@ -1,4 +1,8 @@
-"""Q1Net: the JPEG quality of an image, from its pixels. One idea a module; `predictor` is the door."""
+"""Q1Net: the JPEG quality of an image, from its pixels.
+
+    from classifier import Predictor
+"""
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,3 +16,9 @@ if _MISSING:
         print(f'error: {_MESSAGE}', file=sys.stderr)
         sys.exit(2)
     raise ModuleNotFoundError(_MESSAGE)
+
+
+def __getattr__(name):
+    if name in ('Predictor', 'Prediction'):  # imported when they are asked for
+        return getattr(importlib.import_module('classifier.predictor'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -35,8 +35,8 @@ def best_folder(comp_type: CompType) -> Path:
 def refuse_shipped(folder):
     """InputError if a folder to write to is among the shipped weights."""
     if SAVE_FOLDER in [(path := Path(folder).resolve()), *path.parents]:
-        raise InputError(f'{folder}: holds the shipped weights; choose another --out_path (train.py '
-                         '--install puts finished weights in their place)')
+        raise InputError(f'{folder}: holds the shipped weights; choose another --out_path '
+                         '(train.py --install puts finished weights in their place)')
 
 
 def weights_digest(folder) -> str | None:
@@ -59,23 +59,9 @@ def stored_threshold(comp_type: CompType, folder) -> float:
 
 
 def stored_likelihood(folder, required: bool = False) -> np.ndarray | None:
-    """The log-likelihood table fitted to these weights, see `likelihood.fit_log_likelihood`.
+    """The table of `likelihood.fit_log_likelihood` stored with these weights, float32.
 
-    Parameters
-    ----------
-    folder : path-like
-    required : bool
-        Whether a missing file is an error, too.
-
-    Returns
-    -------
-    float32 array, shape (100, 17, 101), or None
-        None where there is no file.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, or missing and required.
+    None where there is no file; InputError where it is damaged, or missing and required.
     """
     path = Path(folder) / LIKELIHOOD_FILE
     if not path.exists() and not required:
@@ -89,7 +75,13 @@ def stored_likelihood(folder, required: bool = False) -> np.ndarray | None:
 
 
 def load_network(comp_type: CompType, path):
-    """The network with the weights of a checkpoint folder or a weights.npz, a `tf_keras.Model`.
+    """The network with stored weights, a `tf_keras.Model`.
+
+    Parameters
+    ----------
+    comp_type : CompType
+    path : path-like
+        A checkpoint folder, a folder with weights.npz, or an .npz file.
 
     Raises
     ------
@@ -121,11 +113,7 @@ def load_network(comp_type: CompType, path):
 def load_checkpoint(network, folder, advice: str = 'train it first'):
     """Set a Keras network to the weights of a checkpoint folder, and return it.
 
-    Raises
-    ------
-    InputError
-        The checkpoint is missing (the message ends with the advice), damaged, not of this
-        network, or not finite.
+    InputError where they are missing (the message ends with the advice), damaged or not finite.
     """
     prefix = _checkpoint_prefix(folder, advice)
     with _damage_named(folder):
@@ -141,7 +129,7 @@ def save_checkpoint(network, folder):
 
 
 def load_arrays(path) -> list[np.ndarray]:
-    """The arrays that `np.savez` wrote without names; InputError for any other file."""
+    """The arrays that `files.save_arrays` wrote without names; InputError for any other file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[f'arr_{i}'] for i in range(len(file.files))]
@@ -152,18 +140,9 @@ def load_arrays(path) -> list[np.ndarray]:
 
 
 def load_weights(comp_type: CompType, path) -> list[np.ndarray]:
-    """The network's weights as Keras' `get_weights` gives them; TensorFlow only for checkpoints.
+    """Weights in the order of Keras' `get_weights`; only a checkpoint needs TensorFlow.
 
-    Parameters
-    ----------
-    comp_type : CompType
-    path : path-like
-        A checkpoint folder, a folder with weights.npz, or an .npz file.
-
-    Raises
-    ------
-    InputError
-        As `load_network`; the shapes of an .npz are left to whoever uses the arrays.
+    Paths and errors as for `load_network`, but for the shapes in an .npz, which are not checked.
     """
     arrays = _npz_path(path)
     if arrays is None:

@@ -61,8 +61,6 @@ def command(main):
     return wrapped
 
 
-# ---------------------------------------------------------------- messages
-
 def printable(text) -> str:
     """The text on one line: control characters and undecodable bytes of file names escaped."""
     return ''.join(c if c.isprintable() or unicodedata.category(c) == 'Zs' else
@@ -88,8 +86,6 @@ def named(path):
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
 
-
-# ---------------------------------------------------------------- options
 
 def count(minimum: int, maximum: int | None = None):
     """An argparse type: a whole number of at least `minimum`, at most `maximum`."""
@@ -147,8 +143,6 @@ def open_predictor(args) -> Predictor:
     return Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime,
                      args.patches)
 
-
-# ---------------------------------------------------------------- progress
 
 class Progress:
     """A bar with an ETA on stderr, or a plain line now and then if that is no terminal.

@@ -21,13 +21,7 @@ MARGIN, RAMP = 2, 0.25
 
 @lru_cache
 def interleaved_subsets(comp_type: CompType) -> list[np.ndarray]:
-    """The sampling grid in eight parts, each of which covers all of it like a checkerboard.
-
-    Returns
-    -------
-    list of int arrays, shape (n / 8,)
-        Numbers of patches, counted row by row.
-    """
+    """The numbers of the grid's patches, row by row, in eight parts, each a coarse checkerboard."""
     number = np.arange(comp_type.samples ** 2).reshape(comp_type.samples, comp_type.samples)
     odd = np.indices((comp_type.samples // 2,) * 2).sum(0) % 2
     return [number[i::2, j::2][odd == k]

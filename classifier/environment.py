@@ -51,13 +51,7 @@ def quiet():
 
 
 def import_tensorflow():
-    """The modules tensorflow and tf_keras, imported without their start-up messages.
-
-    Raises
-    ------
-    InputError
-        TensorFlow is not installed.
-    """
+    """The modules tensorflow and tf_keras, imported quietly; InputError if they are missing."""
     try:
         with quiet():
             import tensorflow

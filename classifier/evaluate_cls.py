@@ -19,6 +19,7 @@ write threshold.txt and likelihood.npz to --out_path; both belong beside the wei
 """
 import argparse
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -28,9 +29,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classifier.batch import RunRows, digest, made_with, network_of, opened, parallel_map
-from classifier.checkpoints import (THRESHOLD_FILE, best_folder, refuse_shipped,
-                                    weights_digest)
+from classifier.batch import digest, made_with, network_of, opened, parallel_map
+from classifier.checkpoints import THRESHOLD_FILE, best_folder, refuse_shipped, weights_digest
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
                             count, open_predictor)
 from classifier.errors import InputError
@@ -38,6 +38,7 @@ from classifier.files import check_writable, save_figure, whole_file
 from classifier.images import compress, list_images, read_image
 from classifier.models import confidence_loss, extract_patches, get_comp_type, median_fusion
 from classifier.patches import PatchFile
+from classifier.run_rows import RunRows
 from classifier.sources import usable_images, warn_of_jpeg
 from classifier.studies import STUDIES
 from classifier.studies.metrics import by_decade, confusion_figure, describe, error_metrics
@@ -117,10 +118,10 @@ def parse_args(argv):
         if wrong:
             parser.error(rule)
     args.crop = args.crop or [(0, 0)]
+    args.results = args.out_path / (f'results_{study}.json' if study else 'results.json')
+    args.command = shlex.join(['evaluate_cls.py', *(sys.argv[1:] if argv is None else argv)])
     return args
 
-
-# ---------------------------------------------------------------- whole images
 
 def fill_rows(args, rows, network):
     """Evaluate the images that have no row yet; how many had to be left out.
@@ -136,17 +137,15 @@ def fill_rows(args, rows, network):
         work = ((os.path.abspath(rows.paths[i]), chunk) for i in rows.missing for chunk in chunks)
         found = run(evaluate_image, work, network, args.find_threshold, args.refine)
         for index in rows.missing:
-            path, answers = rows.paths[index], []
-            for chunk in chunks:
-                answers.append(next(found))
-                done += len(chunk)
-                progress.update(done, path.name)
+            path, answers = rows.paths[index], list(itertools.islice(found, len(chunks)))
             if errors := [a for a in answers if isinstance(a, InputError)]:
                 failed += 1
                 complain(f'evaluate_cls.py: error: {path}: {errors[0]}')
             else:
                 warn_of_jpeg(path)
                 rows.write(index, sum(answers, []))
+            done += len(cases)
+            progress.update(done, path.name)
     return failed
 
 
@@ -172,22 +171,16 @@ def evaluate_image(item, network, find_threshold, refine):
 
 def image_mode(args, predictor, made):
     paths = list_images(args.in_path, args.recursive)[:args.limit]
-    sizes = json.dumps([[str(p), os.path.exists(p) and p.stat().st_size] for p in paths])
-    recipe = made | {'qualities': args.qualities, 'crop': [list(c) for c in args.crop],
-                     'find_threshold': args.find_threshold, 'images': digest(sizes.encode())}
-    part = args.out_path / f'evaluation_{digest(json.dumps(recipe).encode())}.part'
-    try:
-        with RunRows(part, paths, recipe) as rows:
-            failed = fill_rows(args, rows, network_of(args, predictor, made))
-            try:
-                report(args, predictor, made, dict(rows))
-            except InputError:
-                rows.close(remove=True)
-                raise
+    sizes = [(str(path), os.path.exists(path) and path.stat().st_size) for path in paths]
+    recipe = json.dumps([made, args.qualities, args.crop, args.find_threshold, sizes])
+    with RunRows(args.out_path / f'evaluation_{digest(recipe.encode())}.part', paths, made) as rows:
+        failed = fill_rows(args, rows, network_of(args, predictor, made))
+        try:
+            report(args, predictor, made, dict(rows))
+        except InputError:
             rows.close(remove=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f'{part} keeps the images that are done; the same command goes on'
-                                ) from None
+            raise
+        rows.close(remove=True)
     return 2 if failed else 0
 
 
@@ -196,34 +189,34 @@ def report(args, predictor, made, kept):
     if not kept:
         raise InputError(f'{args.in_path}: none of the images can be used')
     shape = len(kept), len(args.crop), len(args.qualities), -1, 3
-    found = np.moveaxis(np.array(list(kept.values()), float).reshape(shape), -1, 0)
-    truth = np.broadcast_to(np.array(args.qualities)[:, None], found.shape[1:])
+    found, truth = np.array(list(kept.values()), float).reshape(shape), np.array(args.qualities)
     results = {'images': len(kept), 'qualities': args.qualities}
     best, threshold = 0, float(predictor.threshold)
     if args.find_threshold:
-        best = find_threshold(args, found[0] - truth, found[1], results)
+        best = find_threshold(args, found[..., 0] - truth[:, None], found[..., 1], results)
         threshold = float(THRESHOLDS[best])
+    predicted, confident, by_lattice = np.moveaxis(found[..., best, :], -1, 0)
+    truth = np.broadcast_to(truth, predicted.shape)
     fusion = f'threshold {threshold:g}' if predictor.log_likelihood is None else (
         'likelihood' if predictor.stops_early else 'likelihood of all patches')
-    truth, (predicted, confident, by_lattice) = truth[..., best], found[..., best]
-    results |= {'fusion': fusion, 'threshold': threshold,
-                'no_reliable_patch': float((confident == 0).mean()), 'by_crop': {}}
+    unreliable, name = float((confident == 0).mean()), predictor.type.name
+    results |= {'fusion': fusion, 'threshold': threshold, 'no_reliable_patch': unreliable,
+                'by_crop': {}}
     for i, (dy, dx) in enumerate(args.crop):
         metrics = error_metrics(truth[:, i].ravel(), predicted[:, i].ravel())
         results['by_crop'][f'{dy},{dx}'] = metrics
-        print(f'\n{predictor.type.name}, {fusion}, cropped by ({dy}, {dx})')
-        print(describe(metrics))
+        print(f'\n{name}, {fusion}, cropped by ({dy}, {dx})\n{describe(metrics)}')
     if args.refine:
         results['refined'] = float(by_lattice.mean())
         print(f'\nanswered by the lattice: {100 * results["refined"]:.2f} % of the images')
-    print(f'no reliable patch: {100 * results["no_reliable_patch"]:.2f} % of the images')
-    shown = {f'{predictor.type.name}, {truth.size} images': predicted.ravel()}
-    save_figure(confusion_figure(truth.ravel(), shown), args.out_path / 'confusion_matrix.png')
-    answers = [{'path': str(path), 'crop': f'{dy},{dx}', 'qualities': args.qualities,
-                'predicted': predicted[i, j].round(2).tolist(),
-                'by_lattice': by_lattice[i, j].astype(int).tolist()}
-               for i, path in enumerate(kept) for j, (dy, dx) in enumerate(args.crop)]
-    write_results(args, made, results, answers)
+    print(f'no reliable patch: {100 * unreliable:.2f} % of the images')
+    figure = confusion_figure(truth.ravel(), {f'{name}, {truth.size} images': predicted.ravel()})
+    save_figure(figure, args.out_path / 'confusion_matrix.png')
+    write_results(args, made, results, [
+        {'path': str(path), 'crop': f'{dy},{dx}', 'qualities': args.qualities,
+         'predicted': predicted[i, j].round(2).tolist(),
+         'by_lattice': by_lattice[i, j].astype(int).tolist()}
+        for i, path in enumerate(kept) for j, (dy, dx) in enumerate(args.crop)])
 
 
 def find_threshold(args, error, confident, results):
@@ -250,25 +243,23 @@ def find_threshold(args, error, confident, results):
     return best
 
 
-# ---------------------------------------------------------------- single patches
-
 def patch_mode(args, predictor, made):
     file, outputs = PatchFile(args.hdf5_val_path, predictor.type), []
     with Progress(len(file), 'patches') as progress:
         for x, _ in file.in_order(2048):
             outputs.append(predictor.run_network(x))
             progress.update(sum(map(len, outputs)))
-    output, truth = np.concatenate(outputs), file.y.astype(int)
+    output, truth, threshold = np.concatenate(outputs), file.y.astype(int), predictor.threshold
     loss, error = (v.numpy() for v in confidence_loss(truth, output))
-    kept = output[:, 0] > predictor.threshold
-    results = {'patches': len(truth), 'threshold': predictor.threshold, 'loss': float(loss.mean()),
+    kept = output[:, 0] > threshold
+    results = {'patches': len(truth), 'threshold': threshold, 'loss': float(loss.mean()),
                'mae': float(error.mean()), 'mae_by_decade': by_decade(truth, error),
                'kept': float(kept.mean()), 'kept_by_decade': by_decade(truth, kept),
                'kept_mae': float(error[kept].mean()) if kept.any() else None,
                'kept_mae_by_decade': by_decade(truth[kept], error[kept])}
     print(f'{predictor.type.name}: loss {results["loss"]:.3f}, MAE {results["mae"]:.3f}, '
           f'{len(truth)} patches')
-    print(f'above threshold {predictor.threshold:g}: {100 * results["kept"]:.1f} % of them'
+    print(f'above threshold {threshold:g}: {100 * results["kept"]:.1f} % of them'
           + (f', MAE {results["kept_mae"]:.3f}' if kept.any() else ''))
     print(f'{"quality":>8}  {"MAE":>6}  above threshold: share, MAE')
     for decade, mae in results['mae_by_decade'].items():
@@ -276,12 +267,6 @@ def patch_mode(args, predictor, made):
         print(f'{decade:>8}  {mae:6.3f}  {100 * results["kept_by_decade"][decade]:22.1f} %, '
               + ('-' if kept_mae is None else f'{kept_mae:.3f}'))
     write_results(args, made, results)
-
-
-# ---------------------------------------------------------------- results
-
-def results_path(args):
-    return args.out_path / (f'results_{args.study}.json' if args.study else 'results.json')
 
 
 def write_results(args, made, results, answers=()):
@@ -295,20 +280,18 @@ def write_results(args, made, results, answers=()):
     if answers:
         lines = ',\n  '.join(map(json.dumps, answers))
         text = f'{text[:-2]},\n "answers": [\n  {lines}\n ]\n}}'
-    with whole_file(results_path(args)) as file:
+    with whole_file(args.results) as file:
         file.write(text)
-    print(f'written: {results_path(args)}')
+    print(f'written: {args.results}')
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
-    args.command = shlex.join(['evaluate_cls.py', *(sys.argv[1:] if argv is None else argv)])
     comp_type = get_comp_type(args.comp_type)
     if args.find_threshold or args.study == 'fit_likelihood':
         refuse_shipped(args.out_path)
-    check_writable(results_path(args),
-                   None if args.study else args.out_path / 'confusion_matrix.png',
+    check_writable(args.results, None if args.study else args.out_path / 'confusion_matrix.png',
                    args.out_path / THRESHOLD_FILE if args.find_threshold else None)
     if args.study:
         listed = list_images(args.in_path, args.recursive)[:args.limit]

@@ -67,19 +67,8 @@ def whole_file(path, mode: str = 'w', **kwargs):
     error removes it, and an existing file stays as it was. A device or pipe is written to
     directly; of a symbolic link, the target is replaced.
 
-    Parameters
-    ----------
-    path : path-like
-    mode : {'w', 'wb'}
-    **kwargs
-        For the text layer, as `open` takes them.
-
-    Raises
-    ------
-    InputError
-        The path is a folder's.
-    OSError
-        Writing failed, on a full disk for instance; it names the file.
+    mode: 'w' or 'wb'; kwargs: for the text layer, as `open` takes them. InputError for a folder's
+    name; an OSError of the writing, on a full disk for instance, names the file.
     """
     if is_special(path):
         with naming(path), open(path, mode, **kwargs) as file:
@@ -103,14 +92,9 @@ def whole_file(path, mode: str = 'w', **kwargs):
 
 
 def check_writable(*paths):
-    """Make sure, before long work, that these files can be written at its end.
+    """InputError, before long work, if one of these files cannot be written at its end.
 
     Makes the folders that are missing, as `whole_file` does; None among the paths is skipped.
-
-    Raises
-    ------
-    InputError
-        One of them cannot be written.
     """
     for path in map(Path, filter(None, paths)):
         if is_special(path):

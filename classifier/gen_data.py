@@ -112,18 +112,17 @@ def open_part(path, total, size, recipe):
     """
     if path.is_symlink():
         path.unlink()  # not ours: what it points to is not to be written over
-    if path.exists():
-        try:
-            file = h5py.File(path, 'r+')
-            if (file.attrs.get('recipe') == recipe
-                    and all(file[name].id.get_offset() for name in ('x_noise', 'y_quality'))):
-                return file
-            file.close()
-        except BlockingIOError:
-            raise InputError(f'{path}: another run is writing this file; wait for it') from None
-        except (OSError, RuntimeError, ValueError, KeyError):
-            pass  # killed while the file was laid out
-        path.unlink()
+    try:
+        file = h5py.File(path, 'r+')
+        if (file.attrs.get('recipe') == recipe
+                and all(file[name].id.get_offset() for name in ('x_noise', 'y_quality'))):
+            return file
+        file.close()
+    except BlockingIOError:
+        raise InputError(f'{path}: another run is writing this file; wait for it') from None
+    except (OSError, RuntimeError, ValueError, KeyError):
+        pass  # there is none, or one killed while it was laid out
+    path.unlink(missing_ok=True)
     shapes = {'x_noise': (total, size, size, 3), 'y_quality': (total,)}
     needed = sum(map(math.prod, shapes.values())) + HDF5_HEADERS
     free = shutil.disk_usage(path.parent).free
@@ -142,8 +141,7 @@ def open_part(path, total, size, recipe):
         file.attrs[DIGEST] = np.bytes_(64 * b'0')  # the true one comes in its place
         file.attrs['recipe'] = recipe
         file.flush()
-        handle = file.id.get_vfd_handle()
-        reserve(handle, os.fstat(handle).st_size)
+        reserve(file.id.get_vfd_handle(), path.stat().st_size)
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -157,38 +155,33 @@ def reserve(handle, size):
         os.posix_fallocate(handle, 0, size)
 
 
-def write_at(handle, offset, array):
-    """Write an array's bytes at that place of an open file."""
-    data = memoryview(array.tobytes())
-    while data:
-        written = os.pwrite(handle, data, offset)
-        data, offset = data[written:], offset + written
-
-
 def write_patches(file, paths, counts, work):
     """Write what is missing in an open file: `work(index)` gives the patches of an image."""
     x, y = file['x_noise'], file['y_quality']
-    handle, x_offset, y_offset = file.id.get_vfd_handle(), x.id.get_offset(), y.id.get_offset()
-    ends = counts.sum(axis=1).cumsum()
-    qualities = np.frombuffer(os.pread(handle, len(y), y_offset), np.uint8)
-    todo = [i for i, own in enumerate(np.split(qualities, ends[:-1]))
-            if not own.size or not own.all()]
-    done = len(paths) - len(todo)
+    ends, done = counts.sum(axis=1).cumsum(), 0
     try:
-        with ThreadPoolExecutor(cores()) as pool, Progress(len(paths), 'images', done) as progress:
-            for index, (own_x, own_y) in zip(todo, ordered_map(pool, work, todo, 2 * cores())):
-                first = int(ends[index]) - len(own_y)
-                write_at(handle, x_offset + first * math.prod(x.shape[1:]), own_x)
-                os.fsync(handle)  # the patches, before the qualities say that they are there
-                write_at(handle, y_offset + first, own_y)
-                done += 1
-                progress.update(done)
+        with open(file.id.get_vfd_handle(), 'r+b', closefd=False) as plain, \
+                ThreadPoolExecutor(cores()) as pool:
+            plain.seek(y.id.get_offset())
+            qualities = np.split(np.frombuffer(plain.read(len(y)), np.uint8), ends[:-1])
+            todo = [i for i, own in enumerate(qualities) if not own.size or not own.all()]
+            done = len(paths) - len(todo)
+            with Progress(len(paths), 'images', done) as progress:
+                for index, own in zip(todo, ordered_map(pool, work, todo, 2 * cores())):
+                    for data, patches in zip((x, y), own):
+                        first = ends[index] - len(patches)
+                        plain.seek(data.id.get_offset() + first * math.prod(data.shape[1:]))
+                        plain.write(patches)
+                        plain.flush()
+                        os.fsync(plain)  # patches before qualities, which say they are there
+                    done += 1
+                    progress.update(done)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f'{done} of {len(paths)} images are done; the same command '
                                 'goes on from there') from None
     file.attrs.modify(DIGEST, np.bytes_(content_digest(x, y)))
     file.flush()
-    os.fsync(handle)
+    os.fsync(file.id.get_vfd_handle())
 
 
 @command

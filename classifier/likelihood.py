@@ -71,18 +71,7 @@ def _augmented_positions(size, comp_type, together):
 
 
 def count_answers(output: np.ndarray) -> np.ndarray:
-    """How many patches gave which answer.
-
-    Parameters
-    ----------
-    output : float array, shape (n, 2)
-        Confidence and quality of each patch, 0..100.
-
-    Returns
-    -------
-    int array, shape (17, 101)
-        By confidence bin and rounded quality.
-    """
+    """How many patches, output (n, 2), gave which answer: int (17, 101), confidence by quality."""
     counts = np.zeros((len(CONFIDENCE_EDGES) + 1, 101), int)
     confidence, quality = output.T
     np.add.at(counts, (np.searchsorted(CONFIDENCE_EDGES, confidence),

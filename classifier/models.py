@@ -10,13 +10,11 @@ an image is the median over its confident patches.
     output = network(extract_patches(bgr_image, comp_type).astype('float32')).numpy()
     quality = median_fusion(output, comp_type.threshold)
 
-`classifier.predictor.Predictor` is the trained network, ready to use.
-
 Source: Kim and Yang, "Quality Level Prediction of Image Compression using Block-wise
 Confidence-aware CNN", BMVC 2021.
 """
-import importlib
 import itertools
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,7 +229,7 @@ def median_fusion(output: np.ndarray, threshold: float, max_quality: int = 100) 
 
 
 def __getattr__(name):
-    """`from classifier.models import Predictor`, where it was before it got a room of its own."""
+    """`from classifier.models import Predictor` goes on working: the package has it."""
     if name in ('Predictor', 'Prediction'):
-        return getattr(importlib.import_module('classifier.predictor'), name)
+        return getattr(sys.modules[__package__], name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

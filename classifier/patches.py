@@ -38,14 +38,31 @@ def content_digest(x, y):
     return digest.hexdigest()
 
 
-class PatchFile:
+class Patches:
+    """Patches, uint8 (n, s, s, 3), of which crops of `side` px are used, and qualities, (n,)."""
+
+    def __init__(self, x, y, side: int):
+        self.x, self.y, self.side = x, y, side
+
+    def __len__(self):
+        return len(self.y)
+
+    def in_order(self, batch_size: int):
+        """All patches once, each with one fixed crop: for validation."""
+        rng = np.random.default_rng(0)
+        for start in range(0, len(self), batch_size):
+            yield (random_crops(self.x[start:start + batch_size], self.side, rng),
+                   self.y[start:start + batch_size])
+
+
+class PatchFile(Patches):
     """A checked patch file, open for reading; crops of `comp_type.patch` px come out of it.
 
     InputError when it is not an HDF5 file of patches as described above.
     """
 
     def __init__(self, path, comp_type: CompType):
-        self.path, self.side = path, comp_type.patch
+        self.path = path
         try:
             self.file = h5py.File(path, 'r')
             x, y = self.file.get('x_noise'), self.file.get('y_quality')
@@ -59,22 +76,19 @@ class PatchFile:
             self._refuse('x_noise and y_quality must be uint8')
         if x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3 or y.ndim != 1:
             self._refuse('x_noise must be (N, side, side, 3) and y_quality (N,)')
-        if x.shape[1] < self.side:
-            self._refuse(f'its patches are {x.shape[1]} px, {self.side} px are needed')
+        if x.shape[1] < comp_type.patch:
+            self._refuse(f'its patches are {x.shape[1]} px, {comp_type.patch} px are needed')
         if len(x) != len(y) or not len(x):
             self._refuse(f'{len(x)} patches and {len(y)} qualities')
         try:
-            self.x, self.y = x, y[:]
-            digest = content_digest(x, y)  # damage shows here, not hours later
+            digest = content_digest(x, y).encode()  # damage shows here, not hours later
+            super().__init__(x, y[:], comp_type.patch)
         except OSError:
             self._refuse('its data cannot be read')
-        if self.file.attrs.get(DIGEST, digest.encode()) != digest.encode():
+        if self.file.attrs.get(DIGEST, digest) != digest:
             self._refuse('damaged, its data are not those that were written')
         if self.y.min() < 1 or self.y.max() > comp_type.max_quality:
             self._refuse(f'qualities must be 1..{comp_type.max_quality}')
-
-    def __len__(self):
-        return len(self.y)
 
     def _refuse(self, reason):
         raise InputError(f'{self.path}: {reason}; make it again with gen_data.py') from None
@@ -111,25 +125,18 @@ class PatchFile:
         Runs of patches are drawn in random order and 64 batches' worth of them mixed: nearly as
         random as patch by patch, at the speed of reading in runs.
         """
-        runs = rng.permutation(-(-len(self) // CHUNK))
+        starts = CHUNK * rng.permutation(-(-len(self) // CHUNK))
         mixed = -(-MIX_BATCHES * batch_size // CHUNK)
         x, y = self.x[:0], self.y[:0]
-        for start in range(0, len(runs), mixed):
-            chosen = np.sort(runs[start:start + mixed]) * CHUNK
-            block_x = np.concatenate([self.x[i:i + CHUNK] for i in chosen])
-            block_y = np.concatenate([self.y[i:i + CHUNK] for i in chosen])
-            order = rng.permutation(len(block_y))
-            x, y = np.concatenate([x, block_x[order]]), np.concatenate([y, block_y[order]])
+        for first in range(0, len(starts), mixed):
+            chosen = np.sort(starts[first:first + mixed])
+            more_x, more_y = (np.concatenate([data[i:i + CHUNK] for i in chosen])
+                              for data in (self.x, self.y))
+            order = rng.permutation(len(more_y))
+            x, y = np.concatenate([x, more_x[order]]), np.concatenate([y, more_y[order]])
             while len(y) >= batch_size:
                 yield x[:batch_size], y[:batch_size]
                 x, y = x[batch_size:], y[batch_size:]
-
-    def in_order(self, batch_size):
-        """All patches once, in file order, each with one fixed crop: for validation."""
-        rng = np.random.default_rng(0)
-        for start in range(0, len(self), batch_size):
-            yield (random_crops(self.x[start:start + batch_size], self.side, rng),
-                   self.y[start:start + batch_size])
 
 
 def random_crops(patches: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classifier.batch import CSV_FORMAT, csv_rows, made_with, network_of, opened, parallel_map
+from classifier.batch import made_with, network_of, opened, parallel_map
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
                             count, open_predictor, printable)
 from classifier.errors import InputError
@@ -36,6 +36,7 @@ from classifier.forensics.lattice import estimate_table
 from classifier.forensics.recompression import find_earlier
 from classifier.images import MAX_PIXELS, list_images, read_image
 from classifier.quality_map import map_figure, quality_map
+from classifier.run_rows import CSV_FORMAT, csv_rows
 
 import numpy as np  # after classifier, which says what to type where it is missing
 
@@ -73,21 +74,17 @@ def parse_args(argv):
     return args
 
 
-def predict_path(path, network, refine, max_pixels):
-    """`predict_file` by this thread's own predictor; its first run also builds the graph."""
-    predictor, new = opened(network)
-    return predict_file(predictor, Path(path), refine, max_pixels, runs=1 + new)
-
-
-def predict_file(predictor, path, refine, max_pixels, runs):
+def predict_path(path, network, refine, max_pixels, predictor=None):
     """An image's row, a dict; lines that say more about it; warnings. Or an InputError.
 
-    None of the texts names the path. `seconds` is the last run's, without reading the file.
+    None of the texts names the path. Without a predictor, it is this thread's own. Its first run
+    also builds the graph, so `seconds` is a later one's, without reading the file.
     """
+    predictor, new = (predictor, True) if predictor else opened(network)
     warnings = []
     try:
-        image = read_image(path, max_pixels, notice=warnings.append)
-        for _ in range(runs):
+        image = read_image(Path(path), max_pixels, notice=warnings.append)
+        for _ in range(1 + new):
             began = time.perf_counter()
             prediction = predictor.predict(image, refine)
             seconds = time.perf_counter() - began
@@ -99,13 +96,10 @@ def predict_file(predictor, path, refine, max_pixels, runs):
     if not prediction.confident_patches and not prediction.is_refined:
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
-    earlier = find_earlier(image, np.array(header.luma_table)) if header else None
-    verdict = ('no header' if header is None else
-               'consistent' if earlier.quality is None else 'recompressed')
-    row = dict(zip(FIELDS, (str(path), prediction.quality, prediction.confident_patches,
+    verdict, lines = judged(header, image) if header else ('no header', [])
+    row = dict(zip(FIELDS, (path, prediction.quality, prediction.confident_patches,
                             prediction.patches, seconds, prediction.uncertainty,
                             header and header.quality, header and header.standard, verdict)))
-    lines = [header_line(header, earlier, verdict)] if header else []
     if (lattice := prediction.lattice) is not None:
         grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
         row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
@@ -113,16 +107,20 @@ def predict_file(predictor, path, refine, max_pixels, runs):
                                     lattice.subsampling, lattice.chroma_quality))
         known = f': was a JPEG of quality {lattice.quality}' if lattice.quality else ''
         lines = [lattice_line(row, image), *(lines or [f'no header{known}'])]
-    return row, lines, [warning.removeprefix(f'{path}: ') for warning in warnings]
+    answer = f'predicted quality {row["quality"]:.2f}, estimated in {seconds:.3f} seconds'
+    return row, [answer, *lines], [warning.removeprefix(f'{path}: ') for warning in warnings]
 
 
-def header_line(header, earlier, verdict):
-    """What the header says, and whether the pixels agree."""
+def judged(header, image):
+    """The verdict, and lines on what the header says and whether the pixels agree."""
+    earlier = find_earlier(image, np.array(header.luma_table))
+    verdict = 'consistent' if earlier.quality is None else 'recompressed'
     tables = '' if header.standard else ', nearest to its own tables'
     found = '' if earlier.quality is None else (
         f': an earlier JPEG of about quality {earlier.quality}, grid at ({earlier.grid_dy}, '
         f'{earlier.grid_dx})')
-    return f'header says quality {header.quality}{tables}, {header.subsampling}; {verdict}{found}'
+    return verdict, [f'header says quality {header.quality}{tables}, {header.subsampling}; '
+                     f'{verdict}{found}']
 
 
 def lattice_line(row, image):
@@ -149,12 +147,15 @@ def open_rows(args, made, paths):
     fields = FIELDS + REFINED_FIELDS * args.refine
     if args.csv is None:
         yield lambda index, row: None, range(len(paths)), ()
-    elif not args.in_path.is_dir():
-        def write_one(_, row):
-            with whole_file(args.csv, **CSV_FORMAT) as file:
-                csv.writer(file).writerows([fields, row])
-        yield write_one, range(len(paths)), ()
-    elif is_special(args.csv):
+    elif args.in_path.is_dir() and not is_special(args.csv):
+        made = {'in_path': args.in_path, 'recursive': args.recursive, **made,
+                'columns': ','.join(fields)}
+        with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
+            if rows.strangers:
+                complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
+                         'there; they are left out')
+            yield rows.write, rows.missing, (float(row[1]) for _, row in rows)
+    else:
         with whole_file(args.csv, **CSV_FORMAT) as file:
             csv.writer(file).writerow(fields)
 
@@ -162,30 +163,24 @@ def open_rows(args, made, paths):
                 csv.writer(file).writerow(row)
                 file.flush()
             yield write, range(len(paths)), ()
-    else:
-        made = {'in_path': str(args.in_path), 'recursive': args.recursive, **made,
-                'columns': ','.join(fields)}
-        with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
-            if rows.strangers:
-                complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
-                         'there; they are left out')
-            yield rows.write, rows.missing, (float(row[1]) for _, row in rows)
 
 
 def predict(args, predictor, paths):
     """All images: a folder's on all cores or a cluster, a single one by the predictor itself."""
-    folder = args.in_path.is_dir()
-    made = made_with(args, predictor)
+    folder, made, progress = args.in_path.is_dir(), made_with(args, predictor), None
+    how = network_of(args, predictor, made), args.refine, args.max_pixels
+    single = None if folder else predict_path(paths[0], *how, predictor)
+    if isinstance(single, InputError):
+        complain(f'predict_cls.py: error: {paths[0]}: {single}')
+        return 0 if args.ignore_errors else 2
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(parallel_map(args.scheduler, args.in_path, GROUP))
         write, todo, known = stack.enter_context(open_rows(args, made, paths))
         total, done, failed = sum(known), len(paths) - len(todo), 0
-        if folder:
-            results = run(predict_path, (os.path.abspath(paths[i]) for i in todo),
-                          network_of(args, predictor, made), args.refine, args.max_pixels)
+        results = [single] if single else run(
+            predict_path, (os.path.abspath(paths[i]) for i in todo), *how)
+        if folder and args.json and not sys.stdout.isatty():  # else its lines show progress
             progress = stack.enter_context(Progress(len(paths), 'images', done))
-        else:
-            results = [predict_file(predictor, paths[0], args.refine, args.max_pixels, runs=2)]
         for index, result in zip(todo, results):
             path = paths[index]
             if isinstance(result, InputError):
@@ -205,17 +200,14 @@ def predict(args, predictor, paths):
                 elif folder:
                     name = printable(path.relative_to(args.in_path))
                     lines = [f'{index + 1:3}/{len(paths)}: {name}, {row["quality"]:.1f}']
-                else:
-                    lines = [f'predicted quality {row["quality"]:.2f}, estimated in '
-                             f'{row["seconds"]:.3f} seconds', *lines]
                 print('\n'.join(lines), flush=True)
-            if folder and args.json and not sys.stdout.isatty():  # else its lines show progress
+            if progress:
                 progress.update(done + failed)
     if folder and done and not args.json:
         print(f'Mean: {total / done:.2f}')
     if folder and failed:
         complain(f'predict_cls.py: {failed} of {len(paths)} images could not be read')
-    if args.map and done:
+    if args.map:
         image = read_image(paths[0], args.max_pixels)
         save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold), args.map)
     return 2 if failed and not args.ignore_errors else 0

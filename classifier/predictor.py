@@ -89,12 +89,11 @@ class Predictor:
     def __init__(self, comp_type: str, weights=None, threshold: float | None = None,
                  fusion: str | None = None, runtime: str | None = None, patches: str = 'enough',
                  threads: int | None = None):
-        for name, value, known in (('fusion', fusion, (None, *FUSIONS)),
-                                   ('runtime', runtime, (None, *RUNTIMES)),
+        for name, value, known in (('fusion', fusion or FUSIONS[0], FUSIONS),
+                                   ('runtime', runtime or RUNTIMES[0], RUNTIMES),
                                    ('patches', patches, PATCHES)):
             if value not in known:
-                raise InputError(f'{name} {value!r}: choose one of '
-                                 f'{", ".join(filter(None, known))}')
+                raise InputError(f'{name} {value!r}: choose one of {", ".join(known)}')
         if threshold is not None and not 0 <= threshold <= 100:
             raise InputError(f'threshold {threshold}: must be in 0..100')
         self.type = get_comp_type(comp_type)
@@ -133,15 +132,10 @@ class Predictor:
 
     def fuse(self, output: np.ndarray, exponent: float,
              log_likelihood: np.ndarray | None = None) -> Prediction:
-        """The `Prediction` from the network's output on an image's patches, or on some of them.
+        """The `Prediction` from the network's output (n, 2) on an image's patches, or some of them.
 
-        Parameters
-        ----------
-        output : float array, shape (n, 2)
-        exponent : float
-            See `likelihood.uncertainty_exponent`.
-        log_likelihood : float array, shape (100, n), optional
-            The patches' `likelihood.patch_log_likelihood`, if it is known already.
+        exponent: see `likelihood.uncertainty_exponent`; log_likelihood: the patches'
+        `likelihood.patch_log_likelihood`, if it is known already.
         """
         if log_likelihood is None and self.log_likelihood is not None:
             log_likelihood = patch_log_likelihood(output, self.log_likelihood)

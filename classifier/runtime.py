@@ -68,14 +68,9 @@ def _find_interpreter(runtime):
 
 
 def read_model(comp_type: CompType, path: Path) -> bytes:
-    """The bytes of a model file.
+    """The bytes of a model file; InputError if it is damaged or of another network.
 
-    Raises
-    ------
-    NoModel
-        It is missing, or was made of other weights than those beside it.
-    InputError
-        It is damaged, or of another network.
+    NoModel if it is missing, or was made of other weights than those beside it.
     """
     if not path.is_file():
         raise NoModel(f'{path}: no such file; make it with to_tflite.py or choose '
@@ -135,20 +130,8 @@ class CheckpointRunner:
 class ModelRunner:
     """The network in a model file, run by an interpreter of TFLite models, a thread at a time.
 
-    Parameters
-    ----------
-    runtime : {'litert', 'tensorflow'}
-    interpreter : type
-        That runtime's interpreter.
-    path, model : path-like, bytes
-        Of the model file.
-    threads : int, optional
-        By default one for each core.
-
-    Raises
-    ------
-    InputError
-        The interpreter cannot run the model.
+    interpreter: the class of that runtime; model: the bytes of the file at that path; threads: by
+    default one for each core. InputError if the interpreter cannot run it.
     """
     BATCH = 32  # patches in one forward pass: larger ones are not quicker, and few waste less
 

@@ -8,8 +8,6 @@ from classifier.errors import InputError
 from classifier.forensics.header import read_header
 from classifier.images import MAX_JPEG_SIDE, MAX_PIXELS, read_image
 
-_MIN_SOURCE_QUALITY = 95
-
 
 def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) -> list[Path]:
     """The images that can be used, of at least `side` px; warns about the others.
@@ -17,13 +15,13 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
     Each is read once before any work: what an image that turns out to be damaged in the middle
     should have given would be missing from the result. InputError if none is left.
     """
-    notices = []
+    notices, usable = [], []
 
     def problem(path):
         try:
             height, width = read_image(path, max_pixels, notices.append).shape[:2]
         except InputError as error:
-            return str(error)
+            return error
         if min(height, width) < side:
             return f'{path}: {width}x{height} is smaller than {side}x{side}'
         if max(height, width) > MAX_JPEG_SIDE:
@@ -34,7 +32,6 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
         problems = list(pool.map(problem, paths))  # all, for reading may keep stderr quiet
     for notice in sorted(notices):
         warn(notice)
-    usable = []
     for path, reason in zip(paths, problems):
         if reason:
             warn(f'left out: {reason}')
@@ -52,6 +49,6 @@ def warn_of_jpeg(path: Path):
         header = read_header(path)
     except Exception:  # Pillow's parsers raise what they stumble over
         return  # reading its pixels will say why
-    if header and header.quality < _MIN_SOURCE_QUALITY:
+    if header and header.quality < 95:
         warn(f'{path}: is itself a JPEG of quality {header.quality}; its patches would carry '
              'wrong labels, better leave it out')

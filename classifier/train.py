@@ -41,8 +41,7 @@ from classifier.training.best_weights import (BestWeights, has_tensorflow, insta
 from classifier.training.distribute import STRATEGIES, lost_workers_named, open_strategy
 from classifier.training.keras_step import KerasStep
 from classifier.training.loop import run_training
-from classifier.training.photo_source import (DEVICE_VALIDATION_PATCHES, VALIDATION_PATCHES,
-                                              CodedPhotos, PhotoSource)
+from classifier.training.photo_source import PhotoSource
 from classifier.training.schedule import (PHOTO_SCHEDULE, SCHEDULE, add_photo_options,
                                           add_training_options, resolve_schedule)
 
@@ -82,51 +81,43 @@ def parse_args(argv):
     return args
 
 
-def import_torch_step():
-    """The module with the backend in PyTorch."""
+def import_pytorch():
+    """The modules that need PyTorch."""
     try:
-        from classifier.training import torch_step
+        from classifier.training import coded_photos, torch_step
     except ImportError:
         raise InputError('--framework pytorch needs PyTorch: pip install torch') from None
     if has_tensorflow():  # it writes the checkpoints; the GPU is PyTorch's
         with contextlib.suppress(RuntimeError):
             import_tensorflow()[0].config.set_visible_devices([], 'GPU')
-    return torch_step
-
-
-def open_sources(args, comp_type, schedule, torch_step):
-    """What to train and what to validate on."""
-    if args.hdf5_train_path:
-        train, val = (PatchFile(path, comp_type) for path in (args.hdf5_train_path,
-                                                              args.hdf5_val_path))
-        per_pass = train.batches_per_pass(schedule['batch_size'])
-        schedule['steps_per_epoch'] = schedule['steps_per_epoch'] or per_pass
-    elif torch_step:
-        photos = partial(CodedPhotos, comp_type=comp_type, recursive=args.recursive,
-                         device=torch_step.DEVICE)
-        val = photos(args.val_path).fixed(DEVICE_VALIDATION_PATCHES)
-        train = photos(args.in_path, chroma=schedule['chroma'], seed=schedule['seed'])
-    else:
-        photos = partial(PhotoSource, side=comp_type.patch, recursive=args.recursive)
-        val = photos(args.val_path).fixed(VALIDATION_PATCHES)
-        train = photos(args.in_path, chroma=schedule['chroma'])
-    return train, val
+    return coded_photos, torch_step
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
-    comp_type = get_comp_type(args.comp_type)
+    comp_type, pytorch = get_comp_type(args.comp_type), args.framework == 'pytorch'
     if args.install:
         return install(comp_type, args.install)
     schedule = resolve_schedule(args, PHOTO_SCHEDULE if args.in_path else SCHEDULE)
-    torch_step = args.framework == 'pytorch' and import_torch_step()
-    errors_named = (torch_step.small_memory_named if torch_step else lost_workers_named
-                    if args.strategy == 'multi_worker' else contextlib.nullcontext)
+    seed, errors_named = schedule['seed'], contextlib.nullcontext
+    if pytorch:
+        coded_photos, torch_step = import_pytorch()
+        errors_named = torch_step.small_memory_named
+    elif args.strategy == 'multi_worker':
+        errors_named = lost_workers_named
     with errors_named():
-        train, val = open_sources(args, comp_type, schedule, torch_step)
-        backend = (torch_step.TorchStep(comp_type, schedule['seed']) if torch_step else
-                   KerasStep(partial(build_network, comp_type, schedule['seed']), confidence_loss,
+        if args.in_path:
+            open_photos = partial(coded_photos.CodedPhotos, seed=seed) if pytorch else PhotoSource
+            val = open_photos(args.val_path, comp_type.patch, args.recursive).fixed()
+            train = open_photos(args.in_path, comp_type.patch, args.recursive, schedule['chroma'])
+        else:
+            train, val = (PatchFile(path, comp_type) for path in (args.hdf5_train_path,
+                                                                  args.hdf5_val_path))
+            per_pass = train.batches_per_pass(schedule['batch_size'])
+            schedule['steps_per_epoch'] = schedule['steps_per_epoch'] or per_pass
+        backend = (torch_step.TorchStep(comp_type, seed) if pytorch else
+                   KerasStep(partial(build_network, comp_type, seed), confidence_loss,
                              schedule['batch_size'], open_strategy(args.strategy)))
         load = partial(load_base, comp_type=comp_type, random=backend.weights())
         base = args.base_weights and load(args.base_weights, base_type=args.base_type and
@@ -135,7 +126,8 @@ def main(argv=None):
             print(backend, json.dumps(schedule), f'{len(train)} training '
                   f'{"photos" if args.in_path else "patches"}, {len(val)} validation patches',
                   sep='\n')
-        best = BestWeights(args.out_path / 'best', load, partial(save_weights, comp_type))
+        best = BestWeights(args.out_path / 'best', load, partial(save_weights, comp_type),
+                           args.base_weights)
         return run_training(args, schedule, backend, best, train, val, base)
 
 

@@ -3,6 +3,7 @@
 `python3 -m pytest` runs the short tests, `python3 -m pytest -m long` those that take minutes:
 kills at random moments, fuzzing, exports of every kind, distribution, the baseline's training.
 """
+import gc
 import sys
 from pathlib import Path
 
@@ -23,8 +24,13 @@ TINY_WEIGHTS = REPOSITORY / 'tests' / 'data' / 'tiny'  # written by make_tiny.py
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'long: takes long; runs with -m long')
+    config.addinivalue_line('markers', 'extras: needs PyTorch or Dask; skipped without them')
     if not config.option.markexpr:
         config.option.markexpr = 'not long'
+
+
+def pytest_sessionfinish():
+    gc.collect()  # TensorFlow's functions, whose ends are noisy once its modules are gone
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from classifier.checkpoints import load_arrays
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
 from classifier.models import COMP_TYPES, CompType, build_network
+from classifier.training.backend import Backend
 from classifier.training.distribute import refuse_unlike_workers
-from classifier.training.loop import Backend
 
 SMALL = CompType('small', k=4, threshold=90)
 STAGES = (1,)  # of the six: every layer more is one more exchange to build

@@ -105,8 +105,10 @@ def test_an_unknown_type_is_answered_with_the_known_ones():
 
 
 def test_the_earlier_door_to_the_predictor_stays_open():
+    import classifier
     from classifier import models, predictor
     from classifier.models import Predictor
-    assert Predictor is predictor.Predictor and models.Prediction is predictor.Prediction
+    assert Predictor is predictor.Predictor is classifier.Predictor
+    assert models.Prediction is predictor.Prediction
     with pytest.raises(AttributeError, match='no attribute'):
         models.Lattice

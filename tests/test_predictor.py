@@ -24,7 +24,8 @@ def test_any_iterable_of_images_is_answered(predictor, photo):
 
 @pytest.mark.parametrize('image, what', [
     (None, 'NoneType'), ('photo.png', 'str'), (np.zeros((64, 64, 3)), 'float64 array'),
-    (np.zeros((64, 64, 3), np.uint16), 'uint16 array'), (np.zeros((64, 64), np.uint8), r'\(64, 64\)'),
+    (np.zeros((64, 64, 3), np.uint16), 'uint16 array'),
+    (np.zeros((64, 64), np.uint8), r'\(64, 64\)'),
     (np.zeros((64, 64, 4), np.uint8), r'\(64, 64, 4\)'),
     (np.zeros((1, 64, 64, 3), np.uint8), r'\(1, 64, 64, 3\)')])
 def test_what_is_no_bgr_image_is_refused_by_kind(predictor, image, what):

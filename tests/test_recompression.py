@@ -12,6 +12,8 @@ from classifier.forensics.tables import standard_tables
 from classifier.studies import recompression as study
 from conftest import PRISTINE
 
+SHIPPED = ['--comp_type', 'jpeg_paper']
+
 
 @pytest.fixture(params=PRISTINE, ids=lambda p: p.name)
 def pristine(request):
@@ -54,10 +56,10 @@ def judged_file(request, photo, tmp_path):
     return tmp_path / name, verdict, header
 
 
-def test_the_verdict_on_a_file_needs_no_option(judged_file, tmp_path, tiny_type, capsys):
+def test_the_verdict_on_a_file_needs_no_option(judged_file, tmp_path, capsys):
     path, verdict, header = judged_file
     out = tmp_path / 'q.csv'
-    assert predict_cls.main(['--in_path', str(path), *tiny_type, '--csv', str(out)]) == 0
+    assert predict_cls.main(['--in_path', str(path), *SHIPPED, '--csv', str(out)]) == 0
     with out.open(newline='') as file:
         row = next(csv.DictReader(file))
     assert (row['verdict'], row['header_quality']) == (verdict, str(header or ''))
@@ -68,23 +70,23 @@ def test_the_verdict_on_a_file_needs_no_option(judged_file, tmp_path, tiny_type,
     else:
         assert len(said) == 1 and said[0].startswith(f'header says quality 90, 4:2:0; {verdict}')
         assert ('an earlier JPEG of about quality 5' in said[0]) == (verdict == 'recompressed')
-    assert predict_cls.main(['--in_path', str(path), *tiny_type, '--json']) == 0
+    assert predict_cls.main(['--in_path', str(path), *SHIPPED, '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found['verdict'], found['header_quality']) == (verdict, header)
 
 
-def test_with_refinement_the_last_line_is_on_the_header(judged_file, tiny_type, capsys):
+def test_with_refinement_the_last_line_is_on_the_header(judged_file, capsys):
     path, verdict, header = judged_file
-    assert predict_cls.main(['--in_path', str(path), *tiny_type, '--refine']) == 0
+    assert predict_cls.main(['--in_path', str(path), *SHIPPED, '--refine']) == 0
     said = capsys.readouterr().out.splitlines()[2]
     assert said.startswith(f'header says quality 90, 4:2:0; {verdict}' if header
                            else 'no header: was a JPEG of quality 50')
 
 
-def test_a_folder_gets_one_line_an_image(photo, tmp_path, tiny_type, capsys):
+def test_a_folder_gets_one_line_an_image(photo, tmp_path, capsys):
     for name in ('a.jpg', 'b.jpg'):
         cv2.imwrite(str(tmp_path / name), photo)
-    assert predict_cls.main(['--in_path', str(tmp_path), *tiny_type]) == 0
+    assert predict_cls.main(['--in_path', str(tmp_path), *SHIPPED]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3  # and the mean
 
 

@@ -493,6 +493,6 @@ def test_ci_runs_the_readmes_two_lines_and_then_the_longer_tests(script):
     assert commands[0][0] == 'classifier/predict_cls.py'
     assert commands[1:3] == [['-m', 'pytest'], ['-m', 'pip', 'freeze', '--all']]
     assert commands[3][:3] == ['-m', 'pip', 'install'] and '-c' in commands[3]
-    assert commands[4:] == [['-m', 'pytest', '-m', 'long']]
+    assert commands[4:] == [['-m', 'pytest', '-m', 'long or extras']]
     result, commands = script(script.home / '.ci' / 'run', FAIL='-m pytest')
     assert result.returncode == 3 and len(commands) == 2

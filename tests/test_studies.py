@@ -44,11 +44,11 @@ def test_robustness_looks_at_every_kind_and_phase(photo_folder, tmp_path, tiny_t
 @pytest.mark.parametrize('mode, options, expected', [
     ('RGB', {'subsampling': 0}, '4:4:4'), ('RGB', {'subsampling': 1}, '4:2:2'), ('L', {}, 'gray')])
 def test_pillow_s_jpeg_has_the_chroma_it_is_named_for(photo, mode, options, expected):
-    coded = pillow_jpeg(photo, mode, quality=90, **options)[0]
+    coded = pillow_jpeg(photo, 90, mode, **options)
     assert coded.shape == photo.shape and coded.dtype == np.uint8
     chroma = cv2.cvtColor(coded, cv2.COLOR_BGR2YCrCb)[:, :, 1:].astype(int)
     across = np.abs(np.diff(chroma, axis=1)).mean()
-    full = cv2.cvtColor(pillow_jpeg(photo, quality=90, subsampling=0)[0], cv2.COLOR_BGR2YCrCb)
+    full = cv2.cvtColor(pillow_jpeg(photo, 90, subsampling=0), cv2.COLOR_BGR2YCrCb)
     reference = np.abs(np.diff(full[:, :, 1:].astype(int), axis=1)).mean()
     assert {'4:4:4': across == reference, '4:2:2': 0 < across < 0.9 * reference,
             'gray': across == 0}[expected]
@@ -134,7 +134,7 @@ def test_the_help_of_every_study_needs_no_heavy_library():
 
 
 def test_photos_are_worked_on_by_all_cores_in_order(monkeypatch):
-    monkeypatch.setattr('classifier.studies.common.cores', lambda: 3)
+    monkeypatch.setattr('classifier.batch.cores', lambda: 3)
     together = threading.Barrier(3, timeout=20)  # passed only by three threads at a time
     pairs = [(path, case) for path in PRISTINE[:2] for case in range(3)]
 
@@ -146,8 +146,8 @@ def test_photos_are_worked_on_by_all_cores_in_order(monkeypatch):
     assert [(path, case) for path, case, _ in found] == pairs and cores() >= 1
     shapes = [cv2.imread(str(path)).shape for path in PRISTINE[:2]]
     assert [result for *_, result in found] == [(s, case) for s in shapes for case in range(3)]
-    assert every_photo(lambda image, index: [image.shape, index], PRISTINE[:2]) == [
-        shapes[0], 0, shapes[1], 1]
+    assert every_photo(lambda image, index: [('shape', image.shape), ('index', index)],
+                       PRISTINE[:2]) == {'shape': shapes, 'index': [0, 1]}
 
 
 def test_an_error_in_a_study_names_the_photo():

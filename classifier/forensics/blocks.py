@@ -19,24 +19,14 @@ MAX_BLOCKS = 1200         # blocks used
 FEW_BLOCKS = 48           # with fewer than these, partly clipped blocks are used too
 CLIPPED_PIXELS = 12       # most clipped pixels such a block may have; 30..98 % of them fit
 
-
-def _dct_matrix():
-    """The orthonormal 8-point DCT-II (T.81, A.3.3): (8, 8) float64, one row a frequency."""
-    u, x = np.mgrid[:BLOCK, :BLOCK]
-    scale = np.where(u == 0, np.sqrt(1 / BLOCK), np.sqrt(2 / BLOCK))
-    return scale * np.cos((2 * x + 1) * u * np.pi / (2 * BLOCK))
-
-
-DCT = _dct_matrix()
+_u, _x = np.mgrid[:BLOCK, :BLOCK]  # frequencies x pixels; the matrix is orthonormal
+DCT = (np.where(_u == 0, np.sqrt(1 / BLOCK), np.sqrt(2 / BLOCK))
+       * np.cos((2 * _x + 1) * _u * np.pi / (2 * BLOCK)))
 DCT2 = np.kron(DCT, DCT).astype(np.float32)  # (64, 64): frequencies x pixels, row by row
-
-
-def shifted_dct(side):
-    """The DCT at the 8 offsets 0..7 in a row of pixels: (offset, frequency, side) float32."""
-    shifted = np.zeros((BLOCK, BLOCK, side), np.float32)
-    for offset in range(BLOCK):
-        shifted[offset, :, offset:offset + BLOCK] = DCT
-    return shifted
+# The DCT at the 8 offsets 0..7 in 16 pixels: (offset, frequency, pixel).
+SHIFTED_DCT = np.stack([np.pad(DCT, ((0, 0), (offset, BLOCK - offset)))
+                        for offset in range(BLOCK)]).astype(np.float32)
+_HASH = np.random.default_rng(1).integers(1, 2**63, BLOCK * BLOCK, dtype=np.uint64) | np.uint64(1)
 
 
 def evenly_spaced(count, limit):
@@ -49,14 +39,12 @@ def cut_windows(image, dy, dx, side, limit):
 
     Returns their rows and columns, two (n,) int arrays, and pixels, (n, side, side, 3) uint8.
     """
-    rows = (image.shape[0] - dy - side) // BLOCK + 1
-    columns = (image.shape[1] - dx - side) // BLOCK + 1
-    if rows <= 0 or columns <= 0:
-        return np.zeros(0, int), np.zeros(0, int), np.zeros((0, side, side, 3), np.uint8)
+    rows, columns = (max(0, (length - first - side) // BLOCK + 1)
+                     for length, first in zip(image.shape, (dy, dx)))
     chosen = evenly_spaced(rows * columns, limit)
     # an even stride would visit the same few columns of a wide image: shear the rows
-    row = chosen // columns
-    y, x = dy + BLOCK * row, dx + BLOCK * ((chosen + 7 * row) % columns)
+    row = chosen // max(1, columns)
+    y, x = dy + BLOCK * row, dx + BLOCK * ((chosen + 7 * row) % max(1, columns))
     span = np.arange(side)
     return y, x, image[(y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]]
 
@@ -93,7 +81,7 @@ def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
     *_, windows = cut_windows(image, dy, dx, BLOCK, SAMPLED)
     off = clipped_pixels(windows).sum(axis=(1, 2))
     luma, flat = distinct_blocks(decoder_luma(windows[off == 0]), MAX_BLOCKS)
-    clipped = np.zeros((0, BLOCK * BLOCK), np.float32)
+    clipped = luma[:0]
     if len(luma) < FEW_BLOCKS:
         partly = decoder_luma(windows[(off > 0) & (off <= CLIPPED_PIXELS)])
         clipped = distinct_blocks(partly, FEW_BLOCKS - len(luma))[0] @ DCT2.T
@@ -101,16 +89,10 @@ def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
 
 
 def distinct_blocks(planes, limit):
-    """Distinct blocks of (n, 8, 8) uint8, less 128: (m, 64) float32; levels of flat ones: int.
-
-    Two blocks are the same if their differences from the first pixel are.
-    """
-    planes = planes.reshape(-1, BLOCK * BLOCK)
+    """Distinct blocks of (n, 8, 8) uint8, less 128: (m, 64) float32; levels of flat ones: int."""
+    planes = planes.reshape(-1, BLOCK * BLOCK)  # the same if their differences within are
     hashes = ((planes - planes[:, :1]).astype(np.uint64) * _HASH).sum(axis=1)
     _, first = np.unique(hashes, return_index=True)
     first = np.sort(first[hashes[first] != 0])
     return (planes[first[evenly_spaced(len(first), limit)]].astype(np.float32) - 128,
             np.unique(planes[hashes == 0, 0]).astype(int))
-
-
-_HASH = np.random.default_rng(1).integers(1, 2**63, BLOCK * BLOCK, dtype=np.uint64) | np.uint64(1)

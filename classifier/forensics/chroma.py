@@ -15,14 +15,15 @@ The coded planes lie on the lattice of the chroma table, as the luma does on tha
 
 Sources: JFIF 1.02; h2v1_fancy_upsample and h2v2_fancy_upsample in libjpeg's jdsample.c.
 """
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from classifier.forensics.blocks import (
     BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks)
 from classifier.forensics.scores import (
-    FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, Scores, fitting, least_evidence, middle, quality_scores)
+    FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, fitting, least_evidence, middle, quality_scores)
 from classifier.forensics.tables import standard_tables
 
 SIDE = 24                 # px: windows of a 16x16 MCU (4:2:0) and a margin of 4
@@ -35,36 +36,26 @@ MANY_BYTES = 4_000_000    # of larger images, not every row is looked at for col
 # Share of their pixels that upsampling gives: 0.966 and more with the right subsampling, less
 # than 0.74 for photos that were not compressed; up to 0.96 for 4:4:4, which is looked for first.
 UPSAMPLED = 0.94
+NO_SCORES = np.zeros(100)
+
+UPSAMPLE = np.zeros((SIDE, SIDE // 2 + 2), np.float32)  # 2 pixels for a sample, from 3 samples
+_i = np.arange(SIDE // 2)
+UPSAMPLE[2 * _i, _i + 1] = UPSAMPLE[2 * _i + 1, _i + 1] = 0.75
+UPSAMPLE[2 * _i, _i] = UPSAMPLE[2 * _i + 1, _i + 2] = 0.25
+DOWNSAMPLE = np.linalg.pinv(UPSAMPLE)                   # (14, 24), least squares
 
 
-def _triangle(samples):
-    """Upsampling of samples + 2 coded samples to 2 samples pixels, as a matrix, float32."""
-    matrix = np.zeros((2 * samples, samples + 2), np.float32)
-    i = np.arange(samples)
-    matrix[2 * i, i + 1] = matrix[2 * i + 1, i + 1] = 0.75
-    matrix[2 * i, i] = matrix[2 * i + 1, i + 2] = 0.25
-    return matrix
-
-
-UPSAMPLE = _triangle(SIDE // 2)            # (24, 14)
-DOWNSAMPLE = np.linalg.pinv(UPSAMPLE)      # (14, 24), least squares
-
-
-@dataclass(frozen=True)
-class Chroma:
+class Chroma(NamedTuple):
     """What the chroma tells on one grid phase."""
-    subsampling: str | None  # '4:4:4', '4:2:2', '4:2:0', 'gray'; None when it is not sure
-    scores: Scores | None    # of the standard chroma tables; None where none is on a lattice
+    subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
+    scores: np.ndarray = NO_SCORES   # (100,) of the chroma tables, nats; 0 where it is not sure
 
-    def quality(self, luma_quality):
-        """The chroma table's quality: the luma's if that fits, None when it is not sure."""
-        if self.scores is None:
-            return None
-        total = self.scores.total[:FINEST]
-        fits = fitting(total)
-        if np.ptp(fits) > MAX_SPAN:
-            return None
-        return luma_quality if luma_quality in fits else middle(fits, total)
+    def added_to(self, found):
+        """The luma's `Lattice`, with the chroma table's quality: the luma's if that fits."""
+        fits, quality = fitting(self.scores[:FINEST]), None
+        if np.ptp(fits) <= MAX_SPAN:
+            quality = found.quality if found.quality in fits else middle(fits, self.scores)
+        return replace(found, subsampling=self.subsampling, chroma_quality=quality)
 
 
 def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
@@ -75,65 +66,56 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     y, x, windows = cut_windows(image, (dy + MARGIN) % BLOCK, (dx + MARGIN) % BLOCK, SIDE, WINDOWS)
     if len(windows) and (windows == windows[..., :1]).all():
         rows = image[::1 + image.size // MANY_BYTES]
-        return Chroma('gray' if (rows == rows[..., :1]).all() else None, None)
+        return Chroma('gray' if (rows == rows[..., :1]).all() else None)
     whole = ~clipped_pixels(windows).any(axis=(1, 2))
-    windows, odd_y, odd_x = windows[whole], *(
-        (first[whole] + MARGIN - d) // BLOCK % 2 for first, d in ((y, dy), (x, dx)))
-    planes = colour_differences(windows, decoder_luma(windows))
-    centre = slice(MARGIN, SIDE - MARGIN)
-    varied = np.ptp(planes[:, centre, centre], axis=(1, 2)) > 0
+    odd_y, odd_x = ((first[whole] + MARGIN - d) // BLOCK % 2 for first, d in ((y, dy), (x, dx)))
+    planes = colour_differences(windows[whole])
+    centre = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    varied = np.ptp(planes[centre], axis=(1, 2)) > 0
     if varied.sum() < MIN_VARIED:
-        return Chroma(None, None)
-    rows = columns = slice(MARGIN, MARGIN + BLOCK)
-    full = _plane_scores(planes[:, rows, columns], slice(None))
-    top = full.total[:FINEST].argmax()
-    fits = full.total[top] >= FINE_EVIDENCE
-    if fits and full.ac[top] >= FINE_EVIDENCE:
-        return Chroma('4:4:4', full)
-    best, kind = UPSAMPLED, None
-    for name, vertical in (('4:2:2', False), ('4:2:0', True)):
-        samples, same = coded_planes(planes, vertical)
-        share = same[varied, centre, centre].mean()
-        if share > best:
-            best, kind, coded, phase = share, name, samples, odd_x + 2 * odd_y * vertical
-            columns = slice(MARGIN // 2 + 1, MARGIN // 2 + 1 + BLOCK)
-            rows = columns if vertical else rows
-    if kind is None:
-        return Chroma('4:4:4', full) if fits else Chroma(None, None)
-    coded = coded[:, rows, columns]
-    scores = max((_plane_scores(coded, phase == p) for p in np.unique(phase)[::-1]),
-                 key=lambda s: s.total[:FINEST].max())
-    top = int(scores.total[:FINEST].argmax())
-    sure = scores.total[top] >= least_evidence(top + 1, 0)
-    return Chroma(kind, scores if sure else None)
+        return Chroma()
+    own, half = (slice(first, first + BLOCK) for first in (MARGIN, MARGIN // 2 + 1))
+    ac, dc = _plane_scores(planes[:, own, own], slice(None))
+    full = Chroma('4:4:4', ac + dc)
+    top = full.scores[:FINEST].argmax()
+    fits = full.scores[top] >= FINE_EVIDENCE
+    if fits and ac[top] >= FINE_EVIDENCE:
+        return full
+    halved = []
+    for name, rows, phase in (('4:2:2', own, odd_x), ('4:2:0', half, odd_x + 2 * odd_y)):
+        coded, same = coded_planes(planes, vertical=rows is half)
+        halved.append((same[varied][centre].mean(), name, coded[:, rows, half], phase))
+    share, name, coded, phase = max(halved, key=lambda kind: kind[0])
+    if share <= UPSAMPLED:
+        return full if fits else Chroma()
+    scores = max((sum(_plane_scores(coded, phase == p)) for p in np.unique(phase)[::-1]),
+                 key=lambda total: total[:FINEST].max())
+    top = int(scores[:FINEST].argmax())
+    return Chroma(name, scores if scores[top] >= least_evidence(top + 1, 0) else NO_SCORES)
 
 
 def _plane_scores(planes, chosen):
-    """`Scores` of the chosen blocks of Cb and Cr: planes (2 n, 8, 8), less 128, float32."""
+    """AC and DC scores of chosen blocks of Cb and Cr: planes (2 n, 8, 8), less 128, float32."""
     planes = (planes + 128).clip(0, 255).astype(np.uint8)
     (cb, flat_cb), (cr, flat_cr) = (distinct_blocks(plane[chosen], FEW_LUMA // 2)
                                     for plane in np.split(planes, 2))
     blocks = np.concatenate([cb, cr])
     blocks = Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
-    return quality_scores(blocks, standard_tables(chroma=True), exact=True)
+    return quality_scores(blocks, standard_tables(chroma=True), exact=True)[:2]
 
 
-def colour_differences(windows, luma):
-    """Cb - 128 and Cr - 128 of (n, side, side, 3) uint8 BGR windows: (2 n, side, side) float32.
-
-    luma: (n, side, side) uint8, the decoder's.
-    """
-    planes = [np.rint((windows[..., channel] - luma.astype(np.float32)) / np.float32(factor))
-              for channel, factor in ((0, 1.772), (2, 1.402))]
-    return np.concatenate(planes)
+def colour_differences(windows):
+    """Cb - 128 and Cr - 128 of (n, side, side, 3) uint8 BGR windows: (2 n, side, side) float32."""
+    luma = decoder_luma(windows).astype(np.float32)
+    return np.concatenate([np.rint((windows[..., channel] - luma) / np.float32(factor))
+                           for channel, factor in ((0, 1.772), (2, 1.402))])
 
 
 def coded_planes(planes, vertical):
-    """Coded samples and how well they give the (n, 24, 24) planes back.
+    """The samples behind (n, 24, 24) planes, and which pixels they upsample to, as bool.
 
-    vertical: whether there are half as many rows as well (4:2:0, else 4:2:2). Returns
-    (n, 14 or 24, 14) float32 whole numbers, one sample of margin beyond the window where
-    halved, and (n, 24, 24) bool, which pixels they upsample to.
+    (n, 14, 14) whole numbers if `vertical`, 4:2:0, else (n, 24, 14): where halved, with one sample
+    of margin beyond the window.
     """
     rows = DOWNSAMPLE if vertical else np.eye(SIDE, dtype=np.float32)
     coded = np.rint(rows @ planes @ DOWNSAMPLE.T)

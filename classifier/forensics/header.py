@@ -1,8 +1,4 @@
-"""What the header of a JPEG file says of its compression: tables, quality, subsampling.
-
-    header = read_header('photo.jpg')          # None for a PNG
-    print(header.quality, header.subsampling)
-"""
+"""What the header of a JPEG file says of its compression: tables, quality, subsampling."""
 from dataclasses import dataclass
 from os import PathLike
 
@@ -25,10 +21,7 @@ class JpegHeader:
 def read_header(path: str | PathLike) -> JpegHeader | None:
     """The header of a JPEG file; None for other files, and where the tables are damaged.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
+    OSError if the file cannot be read.
     """
     with Image.open(path, formats=FORMATS) as image:
         if image.format not in ('JPEG', 'MPO'):

@@ -50,29 +50,29 @@ R. Neelamani, R. de Queiroz, Z. Fan, S. Dash and R. Baraniuk, "JPEG compression 
 estimation for color images", IEEE Trans. Image Processing 15(6), 2006; ITU-T T.81,
 Annex K (tables) and A.3.3 (DCT); JFIF 1.02 (colours); libjpeg's scaling of the tables.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, CLIPPED_PIXELS, clipped_pixels, cut_windows, decoder_luma, evenly_spaced, get_blocks,
-    shifted_dct)
-from classifier.forensics.chroma import read_chroma
+    BLOCK, CLIPPED_PIXELS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced,
+    get_blocks)
+from classifier.forensics.chroma import NO_SCORES, read_chroma
 from classifier.forensics.scores import (
-    FEW_LUMA, MAX_SPAN, MISFIT, TIE, fitting, is_sure, middle, misfit, most_misfit, quality_scores,
-    step_scores)
+    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, least_evidence, middle, misfit,
+    most_misfit, quality_scores, step_scores)
 from classifier.forensics.tables import MAX_STEP, standard_tables
 
-PATCHES = 256             # 15x15 windows in which the 64 phases are compared
+PATCHES, SIDE = 256, 15   # windows in which the 64 phases are compared, px
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
 NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
 HELPED = 12               # candidate phases that exact pixels and chroma help to judge
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
+LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
-SHIFTED = shifted_dct(2 * BLOCK - 1)
-BOX = (SHIFTED[:, 0] > 0).astype(np.float32)  # the pixels of its 8 blocks
-SHIFTED = SHIFTED.reshape(BLOCK * BLOCK, -1)
+BOX = (SHIFTED_DCT[:, 0, :SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
+SHIFTED = SHIFTED_DCT[..., :SIDE].reshape(BLOCK * BLOCK, SIDE)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def find_quality(image: np.ndarray, guess: float | None = None,
     Parameters
     ----------
     image : (h, w, 3) uint8 array
-        Decoded pixels, BGR.
+        Decoded pixels, BGR; ValueError for an image of another kind.
     guess : float, optional
         The network's quality, 1..100. It decides within `qualities` only, since the lattice is
         searched faster than narrowed.
@@ -110,90 +110,70 @@ def find_quality(image: np.ndarray, guess: float | None = None,
         `quality` is None when no table is on a lattice beyond doubt (nothing to see, edited
         after compression, another table), with `qualities` empty, or when the lattice leaves
         qualities more than MAX_SPAN apart, with all of them in `qualities`.
-
-    Raises
-    ------
-    ValueError
-        For an image or a grid of another kind.
     """
-    _check(image, grid)
-    tried, grids = [], [grid] if grid is not None else _phase_candidates(image)
-    for helped in (False, True):
-        for dy, dx in grids:
-            found = _judge(image, dy, dx, guess, helped)
-            if found.qualities:
-                return found
-            tried.append(found)
-        grids = [(f.grid_dy, f.grid_dx) for f in tried if f.blocks <= FEW_LUMA][:HELPED]
-    return max(tried, key=lambda found: found.evidence)
+    unsure = []
+    for dy, dx in _phases(image, grid):
+        blocks = get_blocks(image, dy, dx)
+        found = _answer(blocks, dy, dx, guess)
+        if found.qualities:
+            chroma = read_chroma(image, dy, dx)
+            if len(blocks.luma) <= FEW_LUMA and len(found.qualities) > 1:
+                narrowed = _answer(blocks, dy, dx, guess, chroma)
+                found = narrowed if set(narrowed.qualities) & set(found.qualities) else found
+            return chroma.added_to(found)
+        unsure.append((found, blocks))
+    for found, blocks in [(f, b) for f, b in unsure if f.blocks <= FEW_LUMA][:HELPED]:
+        chroma = read_chroma(image, found.grid_dy, found.grid_dx)
+        helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, chroma)
+        if helped.qualities:
+            return chroma.added_to(helped)
+        unsure.append((helped, blocks))
+    return max((found for found, _ in unsure), key=lambda found: found.evidence)
 
 
-def _check(image, grid):
-    if getattr(image, 'dtype', None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError('the image must be (h, w, 3) uint8 BGR')
-    if grid is not None and not all(0 <= d < BLOCK for d in grid):
-        raise ValueError(f'grid phase {grid}: both must be in 0..7')
-
-
-def _judge(image, dy, dx, guess, helped):
-    """The `Lattice` of one grid phase; `helped`: by exact pixels and chroma from the start."""
-    blocks = get_blocks(image, dy, dx)
-    if not helped:
-        scores = quality_scores(blocks, standard_tables())
-        found = _answer(blocks, scores, None, dy, dx, guess)
-        if not found.qualities:
-            return found
-    chroma = read_chroma(image, dy, dx)
-    if helped or len(blocks.luma) <= FEW_LUMA and len(found.qualities) > 1:
-        # Gaussian noise, exact pixels and chroma together
-        scores = quality_scores(blocks, standard_tables(), exact=True)
-        narrowed = _answer(blocks, scores, chroma.scores, dy, dx, guess)
-        if helped or set(narrowed.qualities) & set(found.qualities):
-            found = narrowed
-    if not found.qualities:
-        return found
-    return replace(found, subsampling=chroma.subsampling,
-                   chroma_quality=chroma.quality(found.quality))
-
-
-def _answer(blocks, luma, chroma, dy, dx, guess):
-    """The `Lattice` that the `Scores` of luma and, unless None, of chroma make together.
+def _answer(blocks, dy, dx, guess, chroma=None):
+    """The `Lattice` that the luma gives or, with a `Chroma`, its exact pixels and both planes.
 
     After a change of brightness DC is off the lattice that AC is on, and maybe on another
     table's: where they disagree, DC is left out.
     """
-    total = luma.total
+    ac, dc, free = quality_scores(blocks, standard_tables(), exact=chroma is not None)
+    chroma = chroma.scores if chroma else NO_SCORES
+    top = int((ac + dc).argmax())
+    with_dc = dc[top] >= -CONFLICT and ac[top] >= ac.max() - CONFLICT
+    luma = ac + dc if with_dc else ac
+    total = luma + chroma
     top = int(total.argmax())
-    dc = luma.dc[top] >= -CONFLICT and luma.ac[top] >= luma.ac.max() - CONFLICT
-    total = total if dc else luma.ac
-    best = total.max()
-    if chroma is not None:
-        total = total + chroma.total
-    top = int(total.argmax())
-    agree = chroma is None or (chroma.total[top] >= chroma.total.max() - CONFLICT
-                               and (total - chroma.total)[top] >= best - CONFLICT)
     fits = fitting(total)
     others = np.delete(total, fits - 1)
     margin = float(total[top] - others.max()) if others.size else 0.0
-    evidence, off = float(total[top]), misfit(blocks, standard_tables()[top], dc)
+    evidence, off = float(total[top]), misfit(blocks, standard_tables()[top], with_dc)
     count = len(blocks.luma) + len(blocks.clipped)
-    seen = agree and is_sure(top + 1, count, evidence, off, luma.free - luma.ac[top])
-    quality, fits = None, tuple(fits.tolist())
-    if seen and fits[-1] - fits[0] <= MAX_SPAN:
-        quality = min(fits, key=lambda q: abs(q - guess)) if guess is not None \
-            else middle(fits, total)
-    return Lattice(quality, fits if seen else (), dy, dx, margin, evidence, off, count)
+    quality = None
+    if not (all(part[top] >= part.max() - CONFLICT for part in (luma, chroma))
+            and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
+            and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence):
+        fits = fits[:0]
+    elif np.ptp(fits) <= MAX_SPAN:
+        quality = middle(fits, total) if guess is None else int(fits[np.abs(fits - guess).argmin()])
+    return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count)
 
 
-def _phase_candidates(image):
-    """Likely grid phases, the likeliest first: a list of different (dy, dx).
+def _phases(image, grid):
+    """The given grid phase, or likely ones, the likeliest first: a list of different (dy, dx).
 
     Two means over the AC coefficients of each of the 64 phases rank them: the share near
     zero (coarse tables), and cos(2 pi c) of those beyond 1, as steps are whole numbers
     (fine tables; rounding noise leaves exp(-2 pi^2 / 12) = 0.19 of it). Small images,
     whose ranks are uncertain, get more candidates, up to all 64.
     """
-    *_, windows = cut_windows(image, 0, 0, 2 * BLOCK - 1, 2 * PATCHES)
+    if getattr(image, 'dtype', None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError('the image must be (h, w, 3) uint8 BGR')
+    if grid is not None:
+        if not all(0 <= d < BLOCK for d in grid):
+            raise ValueError(f'grid phase {grid}: both must be in 0..7')
+        return [grid]
+    *_, windows = cut_windows(image, 0, 0, SIDE, 2 * PATCHES)
     clipped = clipped_pixels(windows).astype(np.float32)
     valid = BOX @ clipped @ BOX.T <= CLIPPED_PIXELS / 2  # n, dy, dx
     luma = decoder_luma(windows)
@@ -207,11 +187,11 @@ def _phase_candidates(image):
     # a parabola in the distance in place of the cosine, which takes long
     whole = np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
     count = valid.sum(axis=0)  # of each phase
-    zero, whole = (np.where(count, (share * valid).sum(axis=0) / np.maximum(count, 1), -1).ravel()
-                   for share in (zero, whole))
-    ranked = [i for pair in zip(np.argsort(-zero), np.argsort(-whole)) for i in pair]
+    ranks = [np.argsort(-np.where(count, (share * valid).sum(axis=0) / np.maximum(count, 1), -1),
+                        axis=None) for share in (zero, whole)]
     most = max(4, min(64, PHASE_BLOCKS // (len(windows) + 1)))
-    return [divmod(int(i), BLOCK) for i in list(dict.fromkeys(ranked))[:most]]
+    different = list(dict.fromkeys(np.stack(ranks, axis=1).ravel().tolist()))
+    return [divmod(phase, BLOCK) for phase in different[:most]]
 
 
 @dataclass(frozen=True)
@@ -233,23 +213,18 @@ def estimate_table(image: np.ndarray, grid: tuple | None = None) -> TableEstimat
     step by TIE: high frequencies of coarse tables, whose coefficients are all 0, stay 0.
     Nothing is known at all when fewer than MIN_STEPS are or the pixels do not fit.
     """
-    _check(image, grid)
-    best, most = None, -1.0
-    for dy, dx in [grid] if grid is not None else _phase_candidates(image):
-        blocks = get_blocks(image, dy, dx)
-        scores = step_scores(blocks)
-        seen = float(np.maximum(scores[1:].max(axis=1), 0).sum())
+    most = -1.0
+    for phase in _phases(image, grid):
+        blocks_there = get_blocks(image, *phase)
+        scores_there = step_scores(blocks_there)
+        seen = np.maximum(scores_there[1:].max(axis=1), 0).sum()
         if seen > most:
-            best, most = _read_table(blocks, scores, dy, dx), seen
-    return best
-
-
-def _read_table(blocks, scores, dy, dx):
+            most, (dy, dx), blocks, scores = seen, phase, blocks_there, scores_there
     step = scores.argmax(axis=1) + 1
     second, first = np.partition(scores, -2, axis=1)[:, -2:].T
     known = (first >= STEP_EVIDENCE) & (first - second >= TIE)
     off = misfit(blocks, np.where(first > 0, step, MAX_STEP))
-    if known.sum() < MIN_STEPS or off > most_misfit(max(MISFIT), len(blocks.luma)):
+    if known.sum() < MIN_STEPS or off > most_misfit(LOOSEST, len(blocks.luma)):
         return TableEstimate(np.zeros((BLOCK, BLOCK), int), None, False, dy, dx, off)
     tables = standard_tables()[:, known]
     nearest = int(np.square(tables - step[known]).sum(axis=1).argmin())

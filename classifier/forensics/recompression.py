@@ -39,27 +39,37 @@ and H. Farid, "Statistical tools for digital forensics", Information Hiding 2004
 and A. Piva, "Image forgery localization via block-grained analysis of JPEG artifacts", IEEE
 Trans. Information Forensics and Security 7(3), 2012.
 """
-import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced, get_blocks, shifted_dct)
+    BLOCK, DCT, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced, get_blocks)
 from classifier.forensics.scores import SIGMA
 from classifier.forensics.tables import MAX_STEP, standard_tables
+
+EPSILON = 0.01, 0.02      # coefficients that no model explains: same grid, other grid
+ALIGNED_EVIDENCE = 15.0   # nats; 7.6 and 11.7 the most of 1000 and 2070 photos compressed once
+SHIFTED_EVIDENCE = 60.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50)
 
 TOP = 1024                # largest |coefficient|
 SCALES = 0.35 * 2.0 ** np.arange(11)   # mean |c| of the Laplacians in f
 FIT_STEPS = 75            # of expectation maximization; 25 leave scores of 10 by chance
-EPSILON = 0.01, 0.02      # coefficients that no model explains: same grid, other grid
-ALIGNED_EVIDENCE = 15.0   # nats; 7.6 and 11.7 the most of 1000 and 2070 photos compressed once
-SHIFTED_EVIDENCE = 60.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50)
+# The fit pools levels in bins a quarter of their value wide, which begin here, so that f does not
+# follow the gaps of an earlier compression.
+POOLS = [0]
+while POOLS[-1] < TOP:
+    POOLS.append(POOLS[-1] + max(1, POOLS[-1] // 4))
+# Probabilities that rounding noise is below -4, -3.5, ..., 4.
+NORMAL = np.array([0.5 + 0.5 * math.erf(d / 2 / SIGMA / math.sqrt(2)) for d in range(-8, 9)])
+
+HALVES = np.kron(np.eye(2), DCT).astype(np.float32)     # DCT of both halves, (16, 16)
+MIXING = np.square(SHIFTED_DCT @ HALVES.T)              # M, (8, 8, 16)
+NEAR = np.kron(np.eye(2), sum(np.eye(BLOCK, k=k) for k in (-1, 0, 1))).astype(np.float32)
 BUSY, QUIET, ACTIVITY = 1.15, 0.1, 3.4   # see _last_error; fitted at qualities 50..95
 ZERO_WIDTH = 3.0          # sigmas
 MIN_WIDTH = 2.5           # steps of fewer sigmas show nothing
-
 WINDOWS = 1000            # 2x2 blocks looked at
 USED = np.array([8 * u + v for u in range(8) for v in range(8) if u + v < 7])
 SEARCH_WINDOWS, LOW = 300, 4             # windows, frequencies both ways in the rough search
@@ -79,62 +89,46 @@ class Earlier:
 def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
     """The compression before the last one.
 
-    Parameters
-    ----------
-    image : (h, w, 3) uint8 array
-        Decoded pixels, BGR; the last compression's grid is (0, 0).
-    table : (64,) int array
-        The last compression's luma table, row by row.
+    image: (h, w, 3) uint8 BGR, decoded, the last compression's grid at (0, 0); table: (64,) int,
+    that compression's luma table, row by row.
     """
     tables = standard_tables()
     coarser = np.flatnonzero(tables.sum(axis=1) > table.sum())
     if not len(coarser):
         return Earlier(None, 0, 0, 0.0)
     scores = _aligned_scores(get_blocks(image, 0, 0).coefficients, table, tables[coarser])
-    top = int(scores.argmax())
-    if scores[top] >= ALIGNED_EVIDENCE:
-        return Earlier(int(coarser[top]) + 1, 0, 0, float(scores[top]))
-    top, dy, dx, ahead = _shifted_search(image, table, tables[coarser])
-    if ahead >= SHIFTED_EVIDENCE:
-        return Earlier(int(coarser[top]) + 1, dy, dx, ahead)
-    return Earlier(None, 0, 0, ahead)
+    top, dy, dx, score = int(scores.argmax()), 0, 0, float(scores.max())
+    if score < ALIGNED_EVIDENCE:
+        top, dy, dx, score = _shifted_search(image, table, tables[coarser])
+        if score < SHIFTED_EVIDENCE:
+            return Earlier(None, 0, 0, score)
+    return Earlier(int(coarser[top]) + 1, dy, dx, score)
 
-
-# ---------------------------------------------------------------- same grid
 
 def _aligned_scores(coefficients, last, tables):
-    """Log-likelihood ratios of earlier tables on the same grid: (t,) float64, nats.
-
-    coefficients: (n, 64) of decoded blocks; last: (64,) int; tables: (t, 64) int.
-    """
+    """Scores of earlier tables (t, 64) on the same grid, from coefficients (n, 64): (t,) nats."""
     total = np.zeros(len(tables))
     levels = np.minimum(np.abs(np.rint(coefficients / last)).astype(int), TOP // last)
     if not len(levels):
         return total
     half = np.arange(2 * TOP + 3 * MAX_STEP) / 2
-    mass = 1 - _fit_density(levels, last) @ np.exp(-half / SCALES[:, None])  # below that |c|
+    mass = 1 - _fit_density(levels, last) @ np.exp(-half / SCALES[:, None])  # of f below |c| = half
+    mass[:, 0] = 0
     for k in range(1, BLOCK * BLOCK):
-        step, where = np.unique(tables[:, k], return_inverse=True)
-        coarser = step > last[k]
         count = np.bincount(levels[:, k])
-        if len(count) > 1 and coarser.any():
-            score = np.zeros(len(step))
-            score[coarser] = _comb_scores(count, last[k], step[coarser], mass[k])
-            total += score[where]
+        coarser = np.flatnonzero(tables[:, k] > last[k])
+        if len(count) > 1 and len(coarser):
+            step, where = np.unique(tables[coarser, k], return_inverse=True)
+            total[coarser] += _comb_scores(count, last[k], step, mass[k])[where]
     return total
 
 
 def _fit_density(levels, last):
-    """Weights of the Laplacians in f: (64, len(SCALES)), each row's sum is 1.
-
-    levels: (n, 64) int, |n2|. They are pooled in bins a quarter of their value wide, so
-    that f does not follow the gaps of an earlier compression.
-    """
-    first = _pools()
-    pool = np.searchsorted(first, levels, side='right') - 1
-    count = np.bincount((pool + len(first) * np.arange(64)).ravel(), minlength=64 * len(first))
+    """Weights of the Laplacians in f: (64, len(SCALES)), each row's sum is 1; levels: |n2|."""
+    pool = np.searchsorted(POOLS, levels, side='right') - 1 + len(POOLS) * np.arange(64)
+    count = np.bincount(pool.ravel(), minlength=64 * len(POOLS))
     count = count.reshape(64, -1, 1) / len(levels)
-    edge = np.append(np.maximum(first - 0.5, 0), np.inf)
+    edge = np.append(np.maximum(np.array(POOLS) - 0.5, 0), np.inf)
     tail = np.exp(-edge * (last[:, None, None] / SCALES[:, None]))  # 64, scales, pools + 1
     mass = tail[..., :-1] - tail[..., 1:]
     weights = np.full((64, 1, len(SCALES)), 1 / len(SCALES))
@@ -144,66 +138,35 @@ def _fit_density(levels, last):
     return weights[:, 0] / weights.sum(axis=2)
 
 
-@functools.lru_cache(maxsize=1)
-def _pools():
-    """The smallest level of each bin: int."""
-    first = [0]
-    while first[-1] < TOP:
-        first.append(first[-1] + max(1, first[-1] // 4))
-    return np.array(first)
-
-
 def _comb_scores(count, last, step, mass):
-    """Scores of steps (m,) for the counts (n,) of |n2| = 0..n-1 of a frequency: (m,) nats.
+    """Scores of steps for the counts of |n2| = 0, 1, ...; mass: of f below 0, 1/2, 1, ..."""
+    def cells(n, step):  # the mass of f in (n - 1/2) step <= |c| < (n + 1/2) step
+        return mass[(2 * n + 1) * step] - mass[np.maximum(2 * n - 1, 0) * step]
 
-    mass: of f below 0, 1/2, 1, 3/2, ...
-    """
     size = len(count)
-    plain = np.maximum(_cells(np.arange(size), last, mass), 1e-9)  # P0
     reach = size * last
     row, n = np.nonzero(step[:, None] * np.arange(reach // step[0] + 1) <= reach)
-    centre, cell = n * step[row], _cells(n, step[row], mass)
+    centre, cell = n * step[row], cells(n, step[row])
     level = np.rint(centre / last).astype(int)
     comb = np.zeros(len(step) * (size + 2))  # P1
     for j in (-1, 0, 1):
         low = (2 * (level + j) - 1) * last - 2 * centre  # the cell's lower edge, in halves
-        share = _normal(low + 2 * last) - _normal(low)
+        below, above = (NORMAL[np.clip(edge, -8, 8) + 8] for edge in (low, low + 2 * last))
         target = np.minimum(np.abs(level + j), size + 1) + row * (size + 2)
-        comb += np.bincount(target, cell * share, minlength=len(comb))
+        comb += np.bincount(target, cell * (above - below), minlength=len(comb))
     used = np.flatnonzero(count)
-    ratio = comb.reshape(len(step), -1)[:, used] / plain[used]
+    ratio = comb.reshape(len(step), -1)[:, used] / np.maximum(cells(used, last), 1e-9)
     return np.log((1 - EPSILON[0]) * ratio + EPSILON[0]) @ count[used]
 
 
-def _cells(n, step, mass):
-    """Mass of the cells (n - 1/2) step <= |c| < (n + 1/2) step, n >= 0."""
-    return mass[(2 * n + 1) * step] - np.where(n > 0, mass[np.abs(2 * n - 1) * step], 0)
-
-
-NORMAL = np.array([0.5 + 0.5 * math.erf(d / 2 / SIGMA / math.sqrt(2)) for d in range(-8, 9)])
-
-
-def _normal(halves):
-    """Probability that rounding noise is below halves / 2."""
-    return NORMAL[np.clip(halves, -8, 8) + 8]
-
-
-# ---------------------------------------------------------------- other grids
-
-ACROSS = shifted_dct(2 * BLOCK)                         # DCT at the 8 offsets in 16 pixels
-HALVES = np.kron(np.eye(2), DCT).astype(np.float32)     # DCT of both halves, (16, 16)
-MIXING = np.square(ACROSS @ HALVES.T)                   # M between them, (8, 8, 16)
-
-
 def _shifted_search(image, last, tables):
-    """The best earlier table and its grid: the table's index, dy, dx, nats ahead.
+    """The index of the best earlier table, its grid's dy and dx, and the nats it is ahead.
 
-    Its score, less that of the next best grid and of the last table on the same grid (which
-    flat stretches, where neighbouring blocks are alike, can show on any grid).
+    Of the next best grid, and of the last table on its own, which flat stretches, where
+    neighbouring blocks are alike, can show on any grid.
     """
     *_, windows = cut_windows(image, 0, 0, 2 * BLOCK, WINDOWS)
-    windows = windows[~clipped_pixels(windows).any(axis=(1, 2))]
-    luma = decoder_luma(windows)
+    luma = decoder_luma(windows[~clipped_pixels(windows).any(axis=(1, 2))])
     luma = luma[np.ptp(luma, axis=(1, 2)) > 1]
     # repeats (text, tiles) look like evidence but are one observation, see get_blocks
     distinct = {(w - w[0, 0]).tobytes(): i for i, w in enumerate(luma)}
@@ -216,13 +179,13 @@ def _shifted_search(image, last, tables):
     for grid in np.argsort(-rough.max(axis=1))[:CANDIDATES]:
         dy, dx = divmod(int(grid), BLOCK)
         likely = np.argsort(-rough[grid])[:TABLES]
-        value = np.abs(ACROSS[dy] @ luma @ ACROSS[dx].T).reshape(-1, 64)[:, USED]
+        value = np.abs(SHIFTED_DCT[dy] @ luma @ SHIFTED_DCT[dx].T).reshape(-1, 64)[:, USED]
         sigma = _sigma(error, MIXING[dy], MIXING[dx]).reshape(-1, 64)[:, USED]
         steps = np.vstack([tables[likely], last])[:, USED].astype(np.float32)
         score = _lattice_scores(value, sigma, steps[:, None]).sum(axis=(1, 2), dtype=np.float64)
         top = int(score[:-1].argmax())
         found.append((float(score[top] - max(0, score[-1])), int(likely[top]), dy, dx))
-    (score, top, dy, dx), (second, *_) = sorted(found, reverse=True)[:2]
+    (score, top, dy, dx), (second, *_), *_ = sorted(found, reverse=True)
     return top, dy, dx, score - max(0, second)
 
 
@@ -235,17 +198,10 @@ def _last_error(luma, last):
     """
     step = np.tile(last.reshape(BLOCK, BLOCK), (2, 2)).astype(np.float32)
     level = np.minimum(np.abs(np.rint(HALVES @ luma @ HALVES.T / step)), 2)
-    near = _sum3x3(level) - level
-    near /= (_sum3x3(np.ones_like(level[:1])) - 1)
+    neighbours = NEAR.sum(axis=0)
+    near = (NEAR @ level @ NEAR - level) / (neighbours[:, None] * neighbours - 1)
     share = BUSY - np.where(level > 0, 0, (BUSY - QUIET) * np.exp(-ACTIVITY * near))
     return (share * np.square(step) / 12).astype(np.float32)
-
-
-def _sum3x3(levels):
-    """Sums over 3x3 frequencies within each block, (n, 16, 16) as the levels."""
-    blocks = np.pad(levels.reshape(-1, 2, 8, 2, 8), ((0, 0), (0, 0), (1, 1), (0, 0), (1, 1)))
-    rows = blocks[:, :, :-2] + blocks[:, :, 1:-1] + blocks[:, :, 2:]
-    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]).reshape(levels.shape)
 
 
 def _sigma(error, mixing_y, mixing_x):
@@ -266,13 +222,11 @@ def _lattice_scores(value, sigma, step):
 
 
 def _rough_scores(luma, error, tables):
-    """Scores of tables (t, 64) on the 64 grids from a few windows and low frequencies.
-
-    (64, t) float32; -inf for grid (0, 0). Noise and |c| are binned: a histogram a grid.
-    """
+    """Scores of tables on the 64 grids from a few windows and low frequencies: (64, t) float32."""
+    # noise and |c| are binned: a histogram a grid
     some = evenly_spaced(len(luma), SEARCH_WINDOWS)
-    across, mixing = (basis[:, :LOW].reshape(-1, 2 * BLOCK) for basis in (ACROSS, MIXING))
-    value, sigma = np.abs(across @ luma[some] @ across.T), _sigma(error[some], mixing, mixing)
+    dct, mixing = (basis[:, :LOW].reshape(-1, 2 * BLOCK) for basis in (SHIFTED_DCT, MIXING))
+    value, sigma = np.abs(dct @ luma[some] @ dct.T), _sigma(error[some], mixing, mixing)
     least = sigma.min()
     kind = np.rint(np.log(sigma / least) / CLASS).astype(np.int32)
     sigmas = least * np.exp(np.float32(CLASS) * np.arange(kind.max() + 1, dtype=np.float32))
@@ -283,9 +237,7 @@ def _rough_scores(luma, error, tables):
     index += size * np.arange(64, dtype=np.int32)[:, None]
     centre = (sigmas[:, None] * np.arange(BINS, dtype=np.float32) / BINS_PER_SIGMA).reshape(-1, 1)
     total = np.zeros((64, len(tables)), np.float32)
-    for u, v in np.ndindex(LOW, LOW):
-        if u + v == 0:
-            continue
+    for u, v in list(np.ndindex(LOW, LOW))[1:]:
         step, where = np.unique(tables[:, BLOCK * u + v], return_inverse=True)
         count = np.bincount(index[u, v].ravel(), minlength=64 * size).reshape(64, size)
         used = np.flatnonzero(count.any(axis=0))

@@ -2,10 +2,9 @@
 
 lattice.py derives them. From the `Blocks` of a grid phase come the scores of single steps
 (`step_scores`) and of the standard tables (`quality_scores`), and how many of the pixels a
-table explains (`misfit`); `is_sure` says whether that is enough to prove a lattice.
+table explains (`misfit`); `least_evidence` and `most_misfit` say what proves a lattice.
 """
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from classifier.forensics.tables import MAX_STEP
 BINS_PER_UNIT = 8         # |coefficient| histogram; 1/8 is also the grid of DC, (0,4), (4,4)
 BINS = 1032 * BINS_PER_UNIT   # |DC| <= 8 * 128, and no AC is larger than 1031
 SIGMA = 0.295             # rounding noise of one coefficient
-WIDE_SIGMA, WIDE_SHARE = 1.2, 0.05   # blocks with few coefficients: noise is not white there
+NOISE = (SIGMA, 0.95), (1.2, 0.05)   # and shares; in blocks of few coefficients it is not white
 EPSILON = 0.002           # coefficients that no model explains
 ZERO_WIDTH = 2.5          # sigmas around zero that count as zero
 FLAT_STEP = 16            # smallest DC step that shows in flat blocks (2 gray levels)
@@ -24,9 +23,9 @@ PIXEL_ERROR = 0.55        # gray levels that rounding may leave between pixels a
 TIE = 3.0                 # nats within which qualities count as indistinguishable
 MAX_SPAN = 4              # widest set of qualities that one answer may stand for
 
-# What a lattice must reach, at these qualities and interpolated between them. Measured on
-# 16 photos, 256 and 64 pixel crops: the misfit of true lattices stays below MISFIT plus
-# MISFIT_MORE over the root of the number of blocks.
+# What a lattice must reach, at these qualities and interpolated between them: fine tables fit
+# much that is on no lattice of theirs. Measured on 16 photos, 256 and 64 pixel crops: the misfit
+# of true lattices stays below MISFIT plus MISFIT_MORE over the root of the number of blocks.
 FINE_QUALITY = (85, 90, 95, 97, 99, 100)
 MIN_EVIDENCE = (12, 15, 30, 40, 60, 60)   # nats
 MISFIT, MISFIT_MORE = (0.006, 0.010, 0.024, 0.034, 0.034, 0.021), 0.04
@@ -44,30 +43,22 @@ FINE_FROM, FINE_EVIDENCE = 80, 30.0
 @functools.lru_cache(maxsize=1)
 def _score_table():
     """s(c, q) for |c| in bins of 1/8 and steps 1..255: (BINS, 255) float32."""
+    def noise(residual):
+        return sum(share * (np.exp(-0.5 * (residual / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi)))
+                   for sigma, share in NOISE)
+
     value = (np.arange(BINS, dtype=np.float32) / BINS_PER_UNIT)[:, None]
     step = np.arange(1, MAX_STEP + 1, dtype=np.float32)
     cell = np.round(value / step)
-    density = sum(_noise(value - (cell + j) * step) for j in (-1, 0, 1))
-    ratio = step * density
-    edge = _noise(np.float32(ZERO_WIDTH * SIGMA))
-    zero = np.minimum(1, density / edge)
-    ratio = np.where(cell == 0, np.minimum(zero, np.maximum(ratio, zero)), ratio)
+    density = sum(noise(value - (cell + j) * step) for j in (-1, 0, 1))
+    zero = np.minimum(1, density / noise(np.float32(ZERO_WIDTH * SIGMA)))
+    ratio = np.where(cell == 0, zero, step * density)
     return np.log((1 - EPSILON) * ratio + EPSILON).astype(np.float32)
-
-
-def _noise(residual):
-    """Density of a coefficient's rounding noise."""
-    def normal(sigma):
-        return np.exp(-0.5 * (residual / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-    return (1 - WIDE_SHARE) * normal(SIGMA) + WIDE_SHARE * normal(WIDE_SIGMA)
 
 
 @functools.lru_cache(maxsize=1)
 def _flat_table():
-    """Score of a flat block's gray level under a DC step: (256, 255) float32.
-
-    A flat block decodes to round(128 + n q / 8): of q / 8 levels, one is possible.
-    """
+    """Score of a flat block's level under a DC step, round(128 + n q / 8): (256, 255) float32."""
     level = np.arange(256)[:, None] - 128
     step = np.arange(1, MAX_STEP + 1)
     off = np.abs(np.round(8 * level / step) * step / 8 - level)
@@ -93,11 +84,8 @@ def _looked_up(coefficients, tables):
 
 
 def _clipped_scores(blocks, tables):
-    """Scores of tables (n, 64) from the AC of partly clipped blocks: (n,) float64.
-
-    Clipping moved some of the blocks off the lattice, so that each is a mixture: with
-    probability 1/2 it is on the table's lattice, else it tells nothing.
-    """
+    """Scores of tables (n, 64) from the AC of partly clipped blocks: (n,) float64."""
+    # Clipping moved some off the lattice: with probability 1/2, a block tells nothing.
     score = _looked_up(blocks.clipped[:, None, 1:], tables[:, 1:]).sum(axis=2, dtype=np.float64)
     return np.logaddexp(score, 0).sum(axis=0) - len(score) * np.log(2)
 
@@ -115,42 +103,29 @@ def _exact_scores(blocks, tables):
     table, block = np.nonzero(off <= PIXEL_ERROR)
     gain = np.where(level[table, block] != 0, np.log(steps[table, 0]), 0)
     gain[:, 0] = np.log(np.maximum(1, steps[table, 0, 0] / 8))
-    score = _looked_up(blocks.coefficients[block], tables[table])
-    ac = np.maximum((gain - score)[:, 1:].sum(axis=1), 0)
-    dc = np.maximum((gain - score)[:, 0], 0)
-    return tuple(np.bincount(table, more, len(tables)) for more in (ac, dc))
+    gain -= _looked_up(blocks.coefficients[block], tables[table])
+    return [np.bincount(table, np.maximum(more, 0), len(tables))
+            for more in (gain[:, 1:].sum(axis=1), gain[:, 0])]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Log-likelihood ratios of the 100 standard tables to "not compressed", in nats."""
-    ac: np.ndarray           # (100,) float64
-    dc: np.ndarray           # (100,) float64
-    free: float              # AC steps chosen one by one
+def quality_scores(blocks: Blocks, tables: np.ndarray, exact: bool = False) -> tuple:
+    """The scores of the `standard_tables` of a plane, of AC and of DC: (100,) float64 each.
 
-    @property
-    def total(self):
-        return self.ac + self.dc
-
-
-def quality_scores(blocks: Blocks, tables: np.ndarray, exact: bool = False) -> Scores:
-    """The scores of a plane's blocks for the `standard_tables` of its kind.
-
-    exact: with what blocks add that a table explains to the pixel.
+    And that of AC steps chosen one by one. exact: with what blocks add that a table explains to
+    the pixel.
     """
     scores = step_scores(blocks)
-    dc = (scores[0] + _flat_table()[blocks.flat].sum(axis=0)).astype(np.float64)
+    dc = scores[0] + _flat_table()[blocks.flat].sum(axis=0)
+    dc = dc[tables[:, 0] - 1].astype(np.float64)
     scores[0] = 0
-    dc = dc[tables[:, 0] - 1]
     ac = scores[np.arange(64), tables - 1].sum(axis=1, dtype=np.float64)
     free = float(scores.max(axis=1).sum())
-    if exact and len(blocks.luma):
-        gains = _exact_scores(blocks, tables)
-        ac, dc = ac + gains[0], dc + gains[1]
+    if exact:
+        ac, dc = np.add((ac, dc), _exact_scores(blocks, tables))
     if len(blocks.clipped):
         clipped = _clipped_scores(blocks, tables)
         ac, free = ac + clipped, free + float(clipped.max())
-    return Scores(ac, dc, free)
+    return ac, dc, free
 
 
 def misfit(blocks, table, dc=True):
@@ -163,28 +138,15 @@ def misfit(blocks, table, dc=True):
     return float((error > PIXEL_ERROR).mean()) if error.size else 0.0
 
 
-def most_misfit(misfits, count):
-    """The misfit that a lattice of so many blocks may have, given that of very many."""
-    return misfits + MISFIT_MORE / np.sqrt(max(1, count))
+def most_misfit(quality, count):
+    """The misfit that the lattice of that table may have, from so many blocks."""
+    return np.interp(quality, FINE_QUALITY, MISFIT) + MISFIT_MORE / np.sqrt(max(1, count))
 
 
 def least_evidence(quality, count):
-    """The nats by which that table must beat "not compressed", from so many blocks.
-
-    Fine tables fit much that is on no lattice of theirs.
-    """
+    """The nats by which that table must beat "not compressed", from so many blocks."""
     least = np.interp(quality, FINE_QUALITY, MIN_EVIDENCE)
     return max(least, FINE_EVIDENCE) if count <= FEW_LUMA and quality >= FINE_FROM else least
-
-
-def is_sure(quality, count, evidence, off, loss):
-    """Whether that many blocks prove a lattice, with these nats of evidence and this misfit.
-
-    loss: the nats that other steps gain.
-    """
-    most = most_misfit(np.interp(quality, FINE_QUALITY, MISFIT), count)
-    return (evidence >= least_evidence(quality, count) and off <= most
-            and loss <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
 
 
 def fitting(total):
@@ -194,5 +156,5 @@ def fitting(total):
 
 def middle(fits, total):
     """The best of those qualities; the middle one where several are equally good."""
-    best = [int(q) for q in fits if total[q - 1] >= total[np.array(fits) - 1].max() - 1e-3]
-    return best[len(best) // 2]
+    best = fits[total[fits - 1] >= total[fits - 1].max() - 1e-3]
+    return int(best[len(best) // 2])

@@ -29,19 +29,11 @@ def scale_table(table, quality):
 
 @functools.lru_cache(maxsize=2)
 def standard_tables(chroma: bool = False) -> np.ndarray:
-    """libjpeg's quantization tables.
+    """The luma (or chroma) tables of qualities 1..100, row by row: (100, 64) int, read-only.
 
-    Parameters
-    ----------
-    chroma : bool
-        Those of the chroma instead of the luma's.
-
-    Returns
-    -------
-    (100, 64) int array, read-only
-        The steps for qualities 1 to 100, row by row: quality q is at index q - 1.
+    Quality q is at index q - 1.
     """
-    table = CHROMA_TABLE.ravel() if chroma else LUMA_TABLE
-    tables = scale_table(table, np.arange(1, 101)[:, None])
+    tables = scale_table(CHROMA_TABLE.ravel() if chroma else LUMA_TABLE,
+                         np.arange(1, 101)[:, None])
     tables.setflags(write=False)
     return tables

@@ -1,25 +1,26 @@
-"""What the studies share: photos worked on by all cores, Pillow's JPEG, shares of outcomes."""
+"""What the studies share: photos worked on by all cores, Pillow's JPEG, tables of rows."""
 import io
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
 from itertools import groupby
 
 import numpy as np
 from PIL import Image
 
-from classifier.batch import ordered_map
+from classifier.batch import parallel_map
 from classifier.cli import Progress, named
-from classifier.environment import cores
 from classifier.images import read_image
 
 OUTCOMES = ('abstained', 'right', 'wrong')
 
 
 def over_photos(work, pairs):
-    """Yields path, case and work(pixels, case) for the pairs (path, case), in their order.
+    """Yields path, case and work(image, case) for the pairs (path, case), in their order.
 
     The work is done on all cores, with progress on stderr. The cases of a photo stand together,
     for which it is read once.
     """
+    pairs = list(pairs)
+
     def photos():
         for path, some in groupby(pairs, lambda pair: pair[0]):
             image = read_image(path)
@@ -30,35 +31,49 @@ def over_photos(work, pairs):
         with named(path):
             return path, case, work(image, case)
 
-    with ThreadPoolExecutor(cores()) as pool, Progress(len(pairs), 'images') as progress:
-        for done, found in enumerate(ordered_map(pool, one, photos(), 2 * cores()), start=1):
+    with parallel_map() as run, Progress(len(pairs), 'images') as progress:
+        for done, found in enumerate(run(one, photos()), start=1):
             yield found
             progress.update(done, found[0].name)
 
 
 def every_photo(cases, paths):
-    """What `cases(image, index)` yields for the photos, in one list.
+    """All that `cases(image, index)` yields, (key, value), for the photos: {key: [value, ...]}.
 
     The index, the photo's number, seeds what is random.
     """
-    found = over_photos(lambda *photo: list(cases(*photo)), [(p, i) for i, p in enumerate(paths)])
-    return [case for *_, some in found for case in some]
+    found = defaultdict(list)
+    for *_, pairs in over_photos(lambda *photo: list(cases(*photo)),
+                                 [(path, index) for index, path in enumerate(paths)]):
+        for key, value in pairs:
+            found[key].append(value)
+    return found
 
 
-def pillow_jpeg(image, mode='RGB', **options):
-    """The image after Pillow's JPEG encoder, decoded, and the quantization tables in its file."""
+def pillow_jpeg(image, quality=-1, mode='RGB', **options):
+    """The image after Pillow's JPEG encoder, decoded; quality -1: as `qtables` are."""
     data = io.BytesIO()
-    Image.fromarray(image[:, :, ::-1]).convert(mode).save(data, 'JPEG', **options)
+    Image.fromarray(image[:, :, ::-1]).convert(mode).save(data, 'JPEG', quality=quality, **options)
     with Image.open(data) as coded:
-        pixels = np.asarray(coded.convert('RGB'))[:, :, ::-1]
-        return np.ascontiguousarray(pixels), coded.quantization
+        return np.ascontiguousarray(np.asarray(coded.convert('RGB'))[:, :, ::-1])
 
 
-def outcome(found, quality):
-    """'right', 'wrong' or 'abstained': an answer that stands for `quality`, another, or none."""
-    if found.quality is None:
+def print_table(title, rows, line):
+    """The title and, for each of the rows {name: {key: number}}, a line.
+
+    `line` is formatted with the name, the numbers by their keys, and 100 times them: percent[key].
+    """
+    print(title)
+    for name, row in rows.items():
+        row = {key: np.nan if value is None else value for key, value in row.items()}
+        print(line.format(name=name, percent={key: 100 * row[key] for key in row}, **row))
+
+
+def outcome(answer, truth, qualities=None):
+    """'right', 'wrong' or, for None, 'abstained': of an answer, or of all that it stands for."""
+    if answer is None:
         return 'abstained'
-    return 'right' if quality in found.qualities else 'wrong'
+    return 'right' if truth in (qualities or [answer]) else 'wrong'
 
 
 def shares(outcomes):
@@ -66,9 +81,9 @@ def shares(outcomes):
     return {'cases': len(outcomes), **{o: outcomes.count(o) / len(outcomes) for o in OUTCOMES}}
 
 
-def print_shares(rows, title):
-    """One line for each name and its `shares`, in %."""
-    print(f'{title:24}  cases  ' + '  '.join(f'{o:>9}' for o in OUTCOMES))
-    for name, row in rows.items():
-        print(f'{name:24}  {row["cases"]:5}  '
-              + '  '.join(f'{100 * row[o]:8.2f}%' for o in OUTCOMES))
+def print_shares(title, outcomes):
+    """A line of `shares` for each of {name: [outcome, ...]}; returns {name: shares}."""
+    rows = {name: shares(found) for name, found in outcomes.items()}
+    print_table(f'{title:24}  cases  abstained      right      wrong', rows,
+                '{name:24}  {cases:5}  {abstained:9.2%}  {right:9.2%}  {wrong:9.2%}')
+    return rows

@@ -20,31 +20,29 @@ def compare(args, paths):
     """
     from classifier.studies import mobilenet  # which is also a script, to be imported late
     baseline = args.baseline or mobilenet.SHIPPED
-    network = mobilenet.load(baseline)
-    predictor = open_predictor(args)
+    network, predictor = mobilenet.load(baseline), open_predictor(args)
     dy, dx = args.crop[0]
 
     def coded_and_estimated(image, quality):
         coded = compress(image, quality)[dy:, dx:]
         return coded, find_quality(coded).quality
 
-    answers, abstained = [], 0
+    answers = []
     for path, _, (coded, estimate) in over_photos(coded_and_estimated,
-                                                  list(product(paths, args.qualities))):
-        abstained += estimate is None
+                                                  product(paths, args.qualities)):
         with named(path):
-            answers.append((mobilenet.predict(network, coded), estimate or 100,
+            answers.append((mobilenet.predict(network, coded), estimate or np.nan,
                             predictor.predict(coded).quality))
-    truth = np.tile(args.qualities, len(paths))
+    truth, answers = np.tile(args.qualities, len(paths)), np.array(answers)
+    abstained = float(np.isnan(answers[:, 1]).mean())
     methods = ('MobileNetV2', 'JPEG-specific, maximum likelihood', f'Q1Net, {args.comp_type}')
-    predicted = dict(zip(methods, np.array(answers).T))
+    predicted = dict(zip(methods, np.nan_to_num(answers, nan=100).T))
     results = {'images': len(paths), 'qualities': args.qualities, 'crop': args.crop[0],
-               'abstained': abstained / len(answers),
-               'baseline_weights': (weights_digest(baseline) or '')[:16]}
+               'abstained': abstained, 'baseline_weights': (weights_digest(baseline) or '')[:16]}
     for method, values in predicted.items():
         results[method] = error_metrics(truth, values)
         print(f'{method}\n{describe(results[method])}\n')
-    print(f'the JPEG-specific estimator abstained on {100 * results["abstained"]:.2f} % of the '
+    print(f'the JPEG-specific estimator abstained on {100 * abstained:.2f} % of the '
           'images; its answer counts as 100 there')
     save_figure(confusion_figure(truth, predicted), args.out_path / 'compare.png')
     print(f'written: {args.out_path / "compare.png"}')

@@ -1,21 +1,25 @@
 """Whether the lattice abstains on edited images, and on images that were never compressed."""
+from functools import partial
+
 import cv2
 import numpy as np
 
 from classifier.forensics.lattice import find_quality
 from classifier.images import compress
-from classifier.studies.common import every_photo, outcome, print_shares, shares
+from classifier.studies.common import every_photo, outcome, print_shares
 
 EDITED_QUALITIES = (30, 60, 90)   # of the compression before the edit
 SIDES = {'whole images': None, '64 px crops': 64}
 
 
-def _resized(image, scale, interpolation):
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=int(interpolation))
-
-
 def _rounded(values):
     return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def _resized(image, rng, scales, interpolations):
+    scale = rng.choice(scales)
+    return cv2.resize(image, None, fx=scale, fy=scale,
+                      interpolation=int(rng.choice(interpolations)))
 
 
 def _sharpened(image, rng):
@@ -36,30 +40,30 @@ def _rotated(image, rng):
     return cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REFLECT)
 
 
-EDITS = {  # from an image and a random generator to the edited image
-    'enlarged': lambda image, rng: _resized(image, rng.choice([1.05, 1.25, 1.5]),
-                                            rng.choice([1, 2, 4])),
-    'reduced': lambda image, rng: _resized(image, rng.choice([0.5, 0.75, 0.9]),
-                                           rng.choice([1, 2, 3])),
+EDITS = {  # from an image and a random generator to pixels that may have to be rounded
+    'enlarged': partial(_resized, scales=[1.05, 1.25, 1.5], interpolations=[1, 2, 4]),
+    'reduced': partial(_resized, scales=[0.5, 0.75, 0.9], interpolations=[1, 2, 3]),
     'blurred': lambda image, rng: cv2.GaussianBlur(image, (0, 0), rng.choice([0.5, 0.8, 1.5])),
     'sharpened': _sharpened,
     'denoised': lambda image, rng: (cv2.medianBlur(image, 3) if rng.random() < 0.5 else
                                     cv2.bilateralFilter(image, 5, 20, 3)),
-    'noise': lambda image, rng: _rounded(
-        image + rng.normal(0, rng.choice([0.5, 1, 3]), image.shape)),
-    'brightness': lambda image, rng: _rounded(
-        image.astype(int) + rng.choice([-1, 1]) * rng.integers(1, 31)),
-    'contrast': lambda image, rng: _rounded(
-        128 + (image - 128.0) * rng.choice([0.8, 0.95, 1.05, 1.2])),
-    'gamma': lambda image, rng: _rounded(
-        255 * (image / 255) ** rng.choice([0.8, 0.95, 1.05, 1.25])),
+    'noise': lambda image, rng: image + rng.normal(0, rng.choice([0.5, 1, 3]), image.shape),
+    'brightness': lambda image, rng: image.astype(int) + rng.choice([-1, 1]) * rng.integers(1, 31),
+    'contrast': lambda image, rng: 128 + (image - 128.0) * rng.choice([0.8, 0.95, 1.05, 1.2]),
+    'gamma': lambda image, rng: 255 * (image / 255) ** rng.choice([0.8, 0.95, 1.05, 1.25]),
     'saturation': _saturation,
-    'colour shift': lambda image, rng: _rounded(image + rng.integers(-10, 11, 3)),
+    'colour shift': lambda image, rng: image + rng.integers(-10, 11, 3),
     'rotated': _rotated}
 
 
+def edit(name, image, rng):
+    """The image after one of the EDITS, uint8 as it is."""
+    edited = EDITS[name](image, rng)
+    return edited if edited.dtype == np.uint8 else _rounded(edited)
+
+
 def _text(shape, rng):
-    """Lines of text on a plain ground, as on a screen: uint8 BGR of that shape."""
+    """Lines of text on a plain ground, as on a screen."""
     image = np.full(shape, rng.integers(200, 256), np.uint8)
     for y in range(16, shape[0], int(rng.integers(14, 24))):
         words = ''.join(map(chr, rng.integers(97, 123, shape[1] // 8)))
@@ -90,14 +94,14 @@ def _gradient(shape, rng):
     y, x = np.mgrid[:shape[0], :shape[1]] - np.array(shape[:2])[:, None, None] / 2
     slope = rng.uniform(-0.3, 0.3, (2, 3))
     ramp = rng.uniform(40, 215, 3) + y[..., None] * slope[0] + x[..., None] * slope[1]
-    return np.rint(ramp).clip(0, 255).astype(np.uint8)
+    return _rounded(ramp)
 
 
 DRAWN = {'text': _text, 'windows': _windows, 'gradient': _gradient}
 
 
 def _cases(image, index):
-    """Yields (kind, size, outcome) for one photo, edited and not, and for drawn images.
+    """Yields ((size, kind), outcome) for one photo, edited and not, and for drawn images.
 
     A pristine or drawn image was never compressed: any answer is wrong.
     """
@@ -108,12 +112,12 @@ def _cases(image, index):
             y, x = (int(rng.integers(0, max(1, n - side + 1))) if side else 0
                     for n in picture.shape[:2])
             found = find_quality(picture[y:, x:][:side, :side])
-            yield kind, size, outcome(found, quality)
+            yield (size, kind), outcome(found.quality, quality, found.qualities)
 
     for quality in EDITED_QUALITIES:
         coded = compress(image, quality)
-        for name, edit in EDITS.items():
-            yield from looks(name, edit(coded, rng), quality)
+        for name in EDITS:
+            yield from looks(name, edit(name, coded, rng), quality)
     yield from looks('pristine', image, None)
     for name, draw in DRAWN.items():
         yield from looks(f'drawn: {name}', draw(image.shape, rng), None)
@@ -121,14 +125,9 @@ def _cases(image, index):
 
 def edited(args, paths):
     """how often --refine abstains on images edited after compression, or never compressed"""
-    cases = every_photo(_cases, paths)
+    found = every_photo(_cases, paths)
     results = {'images': len(paths)}
     for size in SIDES:
-        kinds = {}
-        for kind, _, found in (case for case in cases if case[1] == size):
-            kinds.setdefault(kind, []).append(found)
-        results[size] = {kind: shares(found) for kind, found in kinds.items()}
-        print_shares(results[size], size)
-    results['all'] = shares([found for *_, found in cases])
-    print_shares({'all': results['all']}, '')
-    return results
+        results[size] = print_shares(size, {kind: outcomes for (of_size, kind), outcomes
+                                            in found.items() if of_size == size})
+    return results | print_shares('', {'all': sum(found.values(), [])})

@@ -9,9 +9,11 @@ from classifier.forensics.blocks import get_blocks
 from classifier.forensics.lattice import estimate_table, find_quality
 from classifier.forensics.tables import scale_table, standard_tables
 from classifier.images import compress
-from classifier.studies.common import every_photo, outcome, pillow_jpeg, print_shares, shares
+from classifier.studies.common import (
+    every_photo, outcome, pillow_jpeg, print_shares, print_table, shares)
 
 SMALL_SIDES = (64, 128, 256)
+SMALL_KINDS = ('', ', on the grid', ', off the grid', ', textured')
 TEXTURED = 16             # luma blocks that are not flat, of 49 to 64 in a 64 px crop
 OTHER_TABLES = Path(__file__).with_name('other_tables.json')
 TABLE_QUALITIES = (30, 60, 85)    # at which those are used, by libjpeg's scaling
@@ -21,10 +23,8 @@ SUBSAMPLINGS = {'4:4:4': {'subsampling': 0}, '4:2:2': {'subsampling': 1},
                 '4:2:0': {'subsampling': 2}, 'gray': {'mode': 'L'}}
 
 
-# ---------------------------------------------------------------- --small
-
 def _small_cases(image, index):
-    """Yields (side, whether on the grid, textured, outcome, exact) of random crops."""
+    """Yields (side and kind, (outcome, exact)) of random crops."""
     rng = np.random.default_rng(index)
     for quality in range(5, 100, 10):
         coded = compress(image, quality)
@@ -35,28 +35,24 @@ def _small_cases(image, index):
                 crop = coded[y:y + side, x:x + side]
                 found = find_quality(crop)
                 textured = len(get_blocks(crop, -y % 8, -x % 8).luma) >= TEXTURED
-                yield side, aligned, textured, outcome(found, quality), found.quality == quality
+                for kind, is_kind in zip(SMALL_KINDS, (True, aligned, not aligned, textured)):
+                    if is_kind:
+                        yield f'{side}{kind}', (outcome(found.quality, quality, found.qualities),
+                                                found.quality == quality)
 
 
 def small(args, paths):
     """how often --refine is exact on small crops, on and off the block grid"""
-    cases = every_photo(_small_cases, paths)
-    results = {'images': len(paths)}
-    print('side, px               cases   exact  abstained    right   wrong     (all in %)')
-    for side in SMALL_SIDES:
-        for name, chosen in (('', lambda c: True), (', on the grid', lambda c: c[1]),
-                             (', off the grid', lambda c: not c[1]),
-                             (', textured', lambda c: c[2])):
-            some = [c for c in cases if c[0] == side and chosen(c)]
-            row = shares([c[3] for c in some]) | {'exact': float(np.mean([c[4] for c in some]))}
-            results[f'{side}{name}'] = row
-            print(f'{side}{name}'.ljust(20), f'{row["cases"]:7}', f'{100 * row["exact"]:7.2f}',
-                  f'{100 * row["abstained"]:10.2f}', f'{100 * row["right"]:8.2f}',
-                  f'{100 * row["wrong"]:7.2f}')
-    return results
+    found, rows = every_photo(_small_cases, paths), {}
+    names = [f'{side}{kind}' for side in SMALL_SIDES for kind in SMALL_KINDS]
+    for name in filter(found.get, names):
+        outcomes, exact = zip(*found[name])
+        rows[name] = shares(outcomes) | {'exact': float(np.mean(exact))}
+    print_table('side, px               cases   exact  abstained    right   wrong     (all in %)',
+                rows, '{name:20} {cases:7} {percent[exact]:7.2f} {percent[abstained]:10.2f} '
+                '{percent[right]:8.2f} {percent[wrong]:7.2f}')
+    return {'images': len(paths)} | rows
 
-
-# ---------------------------------------------------------------- --tables
 
 def other_tables():
     """Luma tables that are not libjpeg's own: a list of (set, (64,) int), row by row.
@@ -77,43 +73,37 @@ def _table_cases(image, index):
     the distance of the quality said from the nearest one, whether it is taken for a standard one.
     """
     for name, table in other_tables():
-        coded, header = pillow_jpeg(image, qtables=[table.tolist()] * 2)
-        used = np.array(header[0])
+        coded = pillow_jpeg(image, qtables=[table.tolist()] * 2)
         estimate = estimate_table(coded)
         steps = estimate.steps.ravel()
-        nearest = int(np.square(standard_tables() - used).sum(axis=1).argmin()) + 1
+        nearest = np.square(standard_tables() - table).sum(axis=1).argmin() + 1
         known = estimate.quality is not None
-        yield (name, int((steps > 0).sum()), int((steps == used)[steps > 0].sum()),
-               known and not estimate.standard,
-               abs(estimate.quality - nearest) if known else np.nan,
-               find_quality(coded).quality is not None)
+        yield name, ((steps > 0).sum(), (steps == table)[steps > 0].sum(),
+                     known and not estimate.standard,
+                     abs(estimate.quality - nearest) if known else np.nan,
+                     find_quality(coded).quality is not None)
 
 
 def tables(args, paths):
     """how well other encoders' luma tables are read from pixels"""
-    sets = {}
-    for name, *case in every_photo(_table_cases, paths):
-        sets.setdefault(name, []).append(case)
-    results = {'images': len(paths)}
-    print('set         cases  steps read, %  of them right, %  said not standard, %  '
-          'nearest quality off by  taken for standard, %')
-    for name, cases in sets.items():
+    rows = {}
+    for name, cases in every_photo(_table_cases, paths).items():
         read, right, other, distance, taken = np.array(cases, float).T
-        off = [d for d in distance if d >= 0]
-        row = {'cases': len(cases), 'read': read.mean() / 64,
-               'right': right.sum() / max(1, read.sum()), 'not_standard': other.mean(),
-               'taken_for_standard': taken.mean(), 'distance': np.mean(off) if off else None}
-        results[name] = row
-        print(f'{name:11} {row["cases"]:5} {100 * row["read"]:14.1f} {100 * row["right"]:17.2f} '
-              f'{100 * row["not_standard"]:21.1f} {np.mean(off or [np.nan]):23.1f} '
-              f'{100 * row["taken_for_standard"]:22.2f}')
-    return results
+        off = distance[distance >= 0]
+        rows[name] = {'cases': len(cases), 'read': read.mean() / 64,
+                      'right': right.sum() / max(1, read.sum()), 'not_standard': other.mean(),
+                      'taken_for_standard': taken.mean(),
+                      'distance': off.mean() if off.size else None}
+    print_table('set         cases  steps read, %  of them right, %  said not standard, %  '
+                'nearest quality off by  taken for standard, %', rows,
+                '{name:11} {cases:5} {percent[read]:14.1f} {percent[right]:17.2f} '
+                '{percent[not_standard]:21.1f} {distance:23.1f} '
+                '{percent[taken_for_standard]:22.2f}')
+    return {'images': len(paths)} | rows
 
-
-# ---------------------------------------------------------------- --subsampling
 
 def _chroma_cases(image, index):
-    """Yields (subsampling, quality, found) of one photo.
+    """Yields ((title, subsampling), outcome) for one photo.
 
     Of a photo without colour, only 'gray': however it was coded, its pixels say no more.
     """
@@ -122,22 +112,18 @@ def _chroma_cases(image, index):
         if gray and name != 'gray':
             continue
         for quality in CHROMA_QUALITIES:
-            coded, _ = pillow_jpeg(image, quality=quality, **options)
+            coded = pillow_jpeg(image, quality, **options)
             for dy, dx in CHROMA_CROPS:
-                yield name, quality, find_quality(coded[dy:, dx:])
+                found = find_quality(coded[dy:, dx:])
+                yield ('subsampling', name), outcome(found.subsampling, name)
+                if name != 'gray':  # which has none
+                    yield ('chroma quality', name), outcome(found.chroma_quality, quality)
 
 
 def subsampling(args, paths):
     """how often --refine finds the chroma subsampling and the chroma table's quality"""
-    rows = {'subsampling': {}, 'chroma quality': {}}
-    for name, quality, found in every_photo(_chroma_cases, paths):
-        for title, answer, truth in (('subsampling', found.subsampling, name),
-                                     ('chroma quality', found.chroma_quality, quality)):
-            rows[title].setdefault(name, []).append(
-                'abstained' if answer is None else 'right' if answer == truth else 'wrong')
-    rows['chroma quality'].pop('gray')  # it has none
-    results = {title: {name: shares(kinds[name]) for name in SUBSAMPLINGS if name in kinds}
-               for title, kinds in rows.items()}
-    for title, kinds in results.items():
-        print_shares(kinds, title)
-    return {'images': len(paths)} | results
+    found = every_photo(_chroma_cases, paths)
+    return {'images': len(paths)} | {
+        title: print_shares(title, {name: found[title, name] for name in SUBSAMPLINGS
+                                    if (title, name) in found})
+        for title in ('subsampling', 'chroma quality')}

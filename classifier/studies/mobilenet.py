@@ -39,12 +39,11 @@ SHIPPED = SAVE_FOLDER / NAME / 'best'
 def build_network(seed=None):
     """MobileNetV2 with a regression head, randomly initialised from that seed.
 
-    Input (N, h, w, 3), float32, BGR in 0..255; output (N, 1), float32: the quality in
-    0..100. Three things make it leave the constant answer. Compression shows in differences
-    of a level or two between neighbours, so the body sees a pixel minus its 3x3 mean, with
-    larger differences squashed. Residual blocks begin as the identity (Goyal et al. 2017,
-    arXiv:1706.02677). The 1,280 features, which are all positive, are made small, or else
-    one step of Adam moves every answer by much.
+    From (N, h, w, 3) float32, BGR in 0..255, to (N, 1) float32: the quality, 0..100. Three things
+    make it leave the constant answer. Compression shows in differences of a level or two between
+    neighbours, so the body sees a pixel minus its 3x3 mean, with larger differences squashed.
+    Residual blocks begin as the identity (Goyal et al. 2017, arXiv:1706.02677). The 1,280 features,
+    which are all positive, are made small, or else one step of Adam moves every answer by much.
     """
     _, keras = import_tensorflow()
     layers = keras.layers
@@ -81,18 +80,14 @@ def _forward(network):
 
 
 def crop_grid(image):
-    """Crops (n, 48, 48, 3) evenly spaced over an image (h, w, 3), at most 16 x 16 of them.
-
-    They do not overlap. InputError for an image smaller than a crop.
-    """
+    """At most 16 x 16 crops (n, 48, 48, 3), evenly spaced over an image, without overlap."""
     if min(image.shape[:2]) < SIDE:
         raise InputError(f'{image.shape[1]}x{image.shape[0]} is too small; MobileNetV2 needs '
                          f'{SIDE} px on each side')
     top, left = (np.linspace(0, length - SIDE, min(length // SIDE, SAMPLES)).astype(int)
                  for length in image.shape[:2])
-    span = np.arange(SIDE)
-    crops = image[(top[:, None] + span)[:, None, :, None], (left[:, None] + span)[:, None]]
-    return crops.reshape(-1, SIDE, SIDE, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (SIDE, SIDE, 3))
+    return windows[top[:, None], left].reshape(-1, SIDE, SIDE, 3)
 
 
 def predict(network, image):
@@ -101,7 +96,7 @@ def predict(network, image):
 
 
 def absolute_error(quality, output):
-    """Loss and absolute error of (N,) qualities, which are the same: float32 (N,) each."""
+    """Loss and absolute error of (N,) qualities, which are the same."""
     tf, _ = import_tensorflow()
     error = tf.abs(tf.cast(quality, tf.float32) - output[:, 0])
     return error, error

@@ -1,6 +1,4 @@
 """How often an earlier compression is found under the last one, and false alarms."""
-from itertools import product
-
 import numpy as np
 
 from classifier.forensics.recompression import find_earlier
@@ -14,7 +12,7 @@ SINGLE_QUALITIES = range(30, 99)
 
 
 def _cases(image, index):
-    """Yields ('aligned' or 'shifted', q1, q2, found) for q1 < q2, and ('single', None, q2, found).
+    """Yields (('aligned' or 'shifted', 'q1,q2'), found) for q1 < q2, and ('single', found).
 
     The shift is drawn by the image's number.
     """
@@ -27,29 +25,26 @@ def _cases(image, index):
     for q1 in FIRST_QUALITIES:
         first = compress(image, q1)
         for q2 in (q for q in LAST_QUALITIES if q > q1):
-            yield 'aligned', q1, q2, found(first, q2)
-            yield 'shifted', q1, q2, found(first[dy:, dx:], q2)
+            yield ('aligned', f'{q1},{q2}'), found(first, q2)
+            yield ('shifted', f'{q1},{q2}'), found(first[dy:, dx:], q2)
     for q2 in SINGLE_QUALITIES:
-        yield 'single', None, q2, found(image, q2)
+        yield 'single', found(image, q2)
 
 
 def recompression(args, paths):
     """how often an earlier, coarser compression is found, on the same and on another grid"""
-    hits = {}
-    for *case, found in every_photo(_cases, paths):
-        hits.setdefault(tuple(case), []).append(found)
-    results = {'images': len(paths)}
+    hits = every_photo(_cases, paths)
+    once = np.array(hits.pop('single'))
+    results = {'images': len(paths), 'aligned': {}, 'shifted': {},
+               'false_alarms': float(once.mean())}
+    for (kind, pair), found in hits.items():
+        results[kind][pair] = float(np.mean(found))
     for kind in ('aligned', 'shifted'):
-        rates = {pair: float(np.mean(hits[(kind, *pair)]))
-                 for pair in product(FIRST_QUALITIES, LAST_QUALITIES) if (kind, *pair) in hits}
-        results[kind] = {f'{q1},{q2}': rate for (q1, q2), rate in rates.items()}
         print(f'first at q1 (rows), then at q2 (columns), {kind} grids: found, %')
         print('     ' + ''.join(f'{q2:5}' for q2 in LAST_QUALITIES))
         for q1 in FIRST_QUALITIES:
-            print(f'{q1:5}' + ''.join(f'{100 * rates[q1, q2]:5.0f}' if q1 < q2 else '    -'
-                                      for q2 in LAST_QUALITIES))
-    once = np.concatenate([some for (kind, *_), some in hits.items() if kind == 'single'])
-    results['false_alarms'] = float(once.mean())
+            rates = [results[kind].get(f'{q1},{q2}') for q2 in LAST_QUALITIES]
+            print(f'{q1:5}' + ''.join('    -' if r is None else f'{100 * r:5.0f}' for r in rates))
     print(f'compressed once, at {SINGLE_QUALITIES[0]} to {SINGLE_QUALITIES[-1]}: {once.sum()} '
           f'false alarms in {once.size} images ({100 * once.mean():.2f} %)')
     return results

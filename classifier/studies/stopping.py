@@ -1,4 +1,5 @@
 """What early stopping saves and costs: patches and errors at different decision margins."""
+from collections import defaultdict
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,7 @@ from classifier.errors import InputError
 from classifier.images import compress
 from classifier.likelihood import uncertainty_exponent
 from classifier.predictor import Predictor
-from classifier.studies.common import over_photos
+from classifier.studies.common import over_photos, print_table
 
 MARGINS = (1, 1.5, 1.75, 2, 2.25, 2.5, 3)  # tried in place of early_stopping.MARGIN
 
@@ -23,9 +24,9 @@ def stopping(args, paths):
         coded = compress(image, quality)[dy:, dx:]
         return coded, predictor.extract(coded)
 
-    rules, truth = {}, []  # by rule: what is predicted for each image
-    pairs = list(product(paths, product(args.qualities, args.crop)))
-    for _, (quality, _), (coded, patches) in over_photos(crop, pairs):
+    rules, truth = defaultdict(list), []  # by rule: what is predicted for each image
+    for _, (quality, _), (coded, patches) in over_photos(
+            crop, product(paths, product(args.qualities, args.crop))):
         if len(patches) < total:
             continue
 
@@ -34,24 +35,22 @@ def stopping(args, paths):
 
         looks = list(rounds(predictor.run_network(patches).__getitem__, predictor.type,
                             predictor.log_likelihood))
-        found = {f'{len(output)} patches': fuse(output, likelihood)
-                 for _, output, likelihood in looks}
-        found |= {f'stopped at {margin:g}': stop_early(looks, fuse, margin) for margin in MARGINS}
-        for name, prediction in found.items():
-            rules.setdefault(name, []).append(prediction)
+        for _, output, likelihood in looks:
+            rules[f'{len(output)} patches'].append(fuse(output, likelihood))
+        for margin in MARGINS:
+            rules[f'stopped at {margin:g}'].append(stop_early(looks, fuse, margin))
         truth.append(quality)
     if not truth:
         raise InputError(f'{args.in_path}: no image is large enough for {total} patches; choose '
                          'larger ones')
-    results = {'images': len(paths), 'cases': len(truth), 'qualities': args.qualities}
-    print(f'{"":16}patches    MAE  within one and two standard deviations')
+    rows = {}
     for name, predictions in rules.items():
         error = np.abs(np.array([p.quality for p in predictions]) - truth)
         sigma = np.array([p.uncertainty for p in predictions], float)  # None becomes NaN
-        row = {'patches': float(np.mean([p.patches for p in predictions])),
-               'mae': float(error.mean()), 'within_one': float((error < sigma).mean()),
-               'within_two': float((error < 2 * sigma).mean())}
-        results[name] = row
-        print(f'{name:16}{row["patches"]:7.1f}  {row["mae"]:.4f}  {100 * row["within_one"]:.1f} %, '
-              f'{100 * row["within_two"]:.1f} %')
-    return results
+        rows[name] = {'patches': float(np.mean([p.patches for p in predictions])),
+                      'mae': float(error.mean()), 'within_one': float((error < sigma).mean()),
+                      'within_two': float((error < 2 * sigma).mean())}
+    print_table(f'{"":16}patches    MAE  within one and two standard deviations', rows,
+                '{name:16}{patches:7.1f}  {mae:.4f}  {percent[within_one]:.1f} %, '
+                '{percent[within_two]:.1f} %')
+    return {'images': len(paths), 'cases': len(truth), 'qualities': args.qualities} | rows

@@ -14,7 +14,7 @@ from classifier.checkpoints import (CHECKPOINT_FILES, LIKELIHOOD_FILE, MODEL_FIL
                                     load_weights, save_checkpoint, stored_likelihood,
                                     stored_threshold, weights_digest)
 from classifier.errors import InputError
-from classifier.files import save_arrays, sync_folder
+from classifier.files import put_in_place, save_arrays, sync_folder
 from classifier.models import CompType, build_network
 from classifier.runtime import read_model
 
@@ -32,10 +32,9 @@ def load_base(path, comp_type: CompType, random: list, base_type: CompType | Non
         raise InputError(f'--base_type {stored_type.name} is wider than {comp_type.name}; '
                          'only a narrower network can be widened')
     arrays, weights = load_weights(stored_type, path), [array.copy() for array in random]
-    same = stored_type == comp_type
-    if len(arrays) != len(weights) or arrays[0].shape != (3, 3, 3, stored_type.k) or any(
-            a.ndim != w.ndim or (a.shape != w.shape if same else np.greater(a.shape, w.shape).any())
-            for a, w in zip(arrays, weights)):
+    fits = np.equal if stored_type == comp_type else np.less_equal
+    if len(arrays) != len(weights) or arrays[0].shape != (3, 3, 3, stored_type.k) or not all(
+            a.ndim == w.ndim and fits(a.shape, w.shape).all() for a, w in zip(arrays, weights)):
         raise InputError(f'{path}: these weights are not of {stored_type.name}')
     for wide, array in zip(weights, arrays):
         if wide.ndim > 1:  # a kernel, (..., channels, filters)
@@ -51,22 +50,24 @@ def has_tensorflow() -> bool:
 
 def save_weights(comp_type: CompType, arrays: list, folder: Path):
     """Write weights to a folder: a checkpoint, or weights.npz where TensorFlow is missing."""
-    if has_tensorflow():
-        network = build_network(comp_type)
-        network.set_weights(arrays)
-        save_checkpoint(network, folder)
-    else:
-        save_arrays(folder / WEIGHTS_FILE, *arrays)
+    if not has_tensorflow():
+        return save_arrays(folder / WEIGHTS_FILE, *arrays)
+    network = build_network(comp_type)
+    network.set_weights(arrays)
+    save_checkpoint(network, folder)
 
 
 class BestWeights:
     """The folder of the best weights so far, only ever replaced as a whole, by better ones.
 
     load(folder) gives weights in the order of `get_weights()`, save(weights, folder) writes them.
+    A threshold stored with the weights before or with `base`, those that the training starts
+    from, stays: it is the best guess until it is measured again.
     """
 
-    def __init__(self, folder: Path, load: Callable, save: Callable):
-        self.folder, self.load, self.save, self.val_loss = folder, load, save, math.inf
+    def __init__(self, folder: Path, load: Callable, save: Callable, base=None):
+        self.folder, self.load, self.save, self.base = folder, load, save, base
+        self.val_loss = math.inf
 
     def measure(self, validate: Callable):
         """Validate what is there: losses on two validation sets do not compare."""
@@ -78,18 +79,14 @@ class BestWeights:
                 raise InputError(f'{error}, delete that folder or choose another '
                                  '--out_path') from None
 
-    def offer(self, weights: list, val_loss: float, threshold_from=None) -> bool:
-        """Keep these weights if their validation loss is lower; returns whether it is.
-
-        A threshold stored with the weights before, or in the folder `threshold_from`, stays: it
-        is the best guess until it is measured again.
-        """
+    def offer(self, weights: list, val_loss: float) -> bool:
+        """Keep these weights if their validation loss is lower; returns whether it is."""
         if not val_loss < self.val_loss:
             return False
         with _new_folder(self.folder) as new:
             self.save(weights, new)
             (new / VAL_LOSS_FILE).write_text(f'{val_loss:.4f}\n')
-            for folder in (self.folder, Path(threshold_from or self.folder)):
+            for folder in (self.folder, Path(self.base or self.folder)):
                 if (folder / THRESHOLD_FILE).exists():
                     shutil.copy(folder / THRESHOLD_FILE, new)
         self.val_loss = val_loss
@@ -101,13 +98,13 @@ def install(comp_type: CompType, source: Path):
 
     InputError, before anything changes, if something in the folder is missing or damaged.
     """
-    folder = best_folder(comp_type)
+    folder, optional = best_folder(comp_type), (THRESHOLD_FILE, LIKELIHOOD_FILE, MODEL_FILE)
     _recover(folder)
     network = load_network(comp_type, source)
     stored_threshold(comp_type, source)
     stored_likelihood(source)
-    names = [name for name in (*CHECKPOINT_FILES, 'checkpoint', VAL_LOSS_FILE, THRESHOLD_FILE,
-                               LIKELIHOOD_FILE, MODEL_FILE) if (source / name).is_file()]
+    names = [name for name in (*CHECKPOINT_FILES, 'checkpoint', VAL_LOSS_FILE, *optional)
+             if (source / name).is_file()]
     if MODEL_FILE in names:
         read_model(comp_type, source / MODEL_FILE)
     before = _described(folder)
@@ -116,7 +113,7 @@ def install(comp_type: CompType, source: Path):
             save_checkpoint(network, new)
         for name in names:
             shutil.copyfile(source / name, new / name)
-    missing = [name for name in (THRESHOLD_FILE, LIKELIHOOD_FILE, MODEL_FILE) if name not in names]
+    missing = [name for name in optional if name not in names]
     print(f'{folder}\n  had {before}\n  has {_described(folder)}, from {source}'
           + f', without {" and ".join(missing)}' * bool(missing))
 
@@ -150,6 +147,5 @@ def _new_folder(folder):
     sync_folder(new)
     if folder.exists():
         folder.rename(old)
-    new.rename(folder)
-    sync_folder(folder.parent)
+    put_in_place(new, folder)
     shutil.rmtree(old, ignore_errors=True)

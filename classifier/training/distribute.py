@@ -19,10 +19,7 @@ _EXAMPLE = ('{"cluster": {"worker": ["host-a:5000", "host-b:5000"]}, '
 
 
 def open_strategy(name: str):
-    """The `tf.distribute.Strategy` of that name, before anything else is done with TensorFlow.
-
-    'multi_worker' waits for the other workers; InputError for a TF_CONFIG that cannot be used.
-    """
+    """The `tf.distribute.Strategy` of that name; call it before anything else of TensorFlow's."""
     if name == 'multi_worker':
         _check_cluster(os.environ.get('TF_CONFIG'))
     tf, _ = import_tensorflow()
@@ -68,8 +65,7 @@ def lost_workers_named():
 
 def refuse_unlike_workers(backend, *values):
     """InputError if these values, or the weights, are not the same on all workers."""
-    seen = zlib.crc32(b''.join(w.tobytes() for w in backend.weights()),
-                      zlib.crc32(repr(values).encode()))
+    seen = zlib.crc32(b''.join([repr(values).encode(), *(w.tobytes() for w in backend.weights())]))
     if len(set(backend.of_all_workers(seen))) > 1:
         raise InputError('the workers differ in their options, files or state; start all with '
                          'the same command, on the same folders')

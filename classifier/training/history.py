@@ -26,10 +26,8 @@ class History:
                                  ) from None
             self.rows = [row for row in rows if row['step'] <= step]
         self.began = time.monotonic() - (self.rows[-1]['seconds'] if self.rows else 0)
-        self.writer = None
-        if tensorboard:
-            tf, _ = import_tensorflow()
-            self.writer = tf.summary.create_file_writer(str(out / 'tensorboard'))
+        self.summary = import_tensorflow()[0].summary if tensorboard else None
+        self.writer = tensorboard and self.summary.create_file_writer(str(out / 'tensorboard'))
 
     def add(self, *values: float):
         """Add an epoch and write the files; values in the order of COLUMNS, without seconds."""
@@ -41,13 +39,11 @@ class History:
             writer.writerows({k: f'{v:.8g}' for k, v in row.items()} for row in self.rows)
         save_figure(self._figure(), self.png)
         if self.writer:
-            tf, _ = import_tensorflow()
             with self.writer.as_default(int(row['step'])):
                 for key in COLUMNS[3:-1]:
-                    tf.summary.scalar(key, row[key])
+                    self.summary.scalar(key, row[key])
 
     def _figure(self):
-        """Losses against the number of patches seen."""
         from matplotlib.figure import Figure
         figure = Figure(figsize=(8, 5))
         axes = figure.add_subplot()

@@ -3,11 +3,11 @@ from typing import Callable
 
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
-from classifier.training.loop import Backend
+from classifier.training.backend import Backend
 
 
 class KerasStep(Backend):
-    """Network, EMA of its weights, Adam, one training step and the validation.
+    """The backend in Keras.
 
     build: a function that gives a new `tf_keras.Model`; training starts from its weights. losses:
     a function of true qualities (n,) and output that gives loss and absolute quality error,
@@ -16,8 +16,7 @@ class KerasStep(Backend):
     """
 
     def __init__(self, build: Callable, losses: Callable, batch_size: int, strategy=None):
-        self.tf, keras = import_tensorflow()
-        tf = self.tf
+        self.tf, keras = tf, keras = import_tensorflow()
         self.strategy = strategy or tf.distribute.get_strategy()
         self.losses, self.replicas = losses, self.strategy.num_replicas_in_sync
         if batch_size % self.replicas:
@@ -29,19 +28,27 @@ class KerasStep(Backend):
             self.network = build()
             self.optimizer = keras.optimizers.Adam(0.0)
             self.optimizer.build(self.network.trainable_variables)
-        self.variables = [*self.network.weights, *self.ema.weights, *self.optimizer._momentums,
-                          *self.optimizer._velocities]
         for layer in self.network.submodules if self.replicas > 1 else ():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized, layer.fused = True, False
+        self.weight_variables, self.ema_variables = self.network.weights, self.ema.weights
+        self.moments = self.optimizer._momentums + self.optimizer._velocities
+        self.step_counts = [self.optimizer.iterations]
         self.sums = tf.Variable([0.0, 0.0], dtype=tf.float64)
         # AutoGraph would look for Python's branches and loops in them, for seconds.
         self._update = tf.function(self._update, autograph=False)
-        self._validation_sums = tf.function(
-            self._validation_sums, autograph=False, input_signature=[
+        self.validation_sums = tf.function(
+            self.validation_sums, autograph=False, input_signature=[
                 tf.TensorSpec((None, *self.ema.input_shape[1:]), tf.uint8),
                 tf.TensorSpec((None,), tf.uint8)])
         self.start(self.network.get_weights())
+
+    def read(self, variables):
+        return [variable.numpy() for variable in variables]
+
+    def write(self, variables, arrays):
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
 
     def step(self, batch, rate, decay):
         self.optimizer.learning_rate = rate
@@ -51,7 +58,7 @@ class KerasStep(Backend):
         tf = self.tf
         parts = self.strategy.run(self._replica_step, (x, quality))
         # BN statistics are averaged too: Keras keeps them over some 10 batches only.
-        for mean, weight in zip(self.ema.weights, self.network.weights):
+        for mean, weight in zip(self.ema_variables, self.weight_variables):
             own, *_ = self.strategy.experimental_local_results(weight)
             mean.assign_add(ema_share * (own - mean))
         means = self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
@@ -65,44 +72,19 @@ class KerasStep(Backend):
             x, quality = (tf.reshape(v, (self.replicas, -1, *v.shape[1:]))[replica]
                           for v in (x, quality))
         with tf.GradientTape() as tape:
-            loss, error = self.losses(quality, self.network(tf.cast(x, tf.float32), training=True))
-            loss = tf.reduce_mean(loss) / self.replicas
+            found = self._losses_and_errors(self.network, x, quality, training=True)
+            loss, error = tf.unstack(tf.reduce_mean(found, axis=1) / self.replicas)
         weights = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
-        return tf.stack([loss, tf.reduce_mean(error) / self.replicas])
+        return tf.stack([loss, error])
 
-    def take_sums(self):
-        sums = self.sums.numpy()
-        self.sums.assign([0.0, 0.0])
-        return sums
+    def validation_sums(self, x, quality):
+        found = self._losses_and_errors(self.ema, x, quality, training=False)
+        return self.tf.reduce_sum(found, axis=1)
 
-    def validate(self, source, batch_size, weights=None):
-        kept = self.ema.get_weights()
-        if weights:
-            self.ema.set_weights(weights)
-        sums = sum(self._validation_sums(x, y).numpy() for x, y in source.in_order(batch_size))
-        self.ema.set_weights(kept)
-        return sums / len(source)
-
-    def _validation_sums(self, x, quality):
-        tf = self.tf
-        loss, error = self.losses(quality, self.ema(tf.cast(x, tf.float32), training=False))
-        return tf.stack([tf.reduce_sum(loss), tf.reduce_sum(error)])
-
-    def weights(self):
-        return self.ema.get_weights()
-
-    def start(self, arrays):
-        self.network.set_weights(arrays)
-        self.ema.set_weights(arrays)
-
-    def state(self):
-        return [variable.numpy() for variable in self.variables]
-
-    def restore(self, arrays, step):
-        for variable, array in zip(self.variables, arrays, strict=True):
-            variable.assign(array)
-        self.optimizer.iterations.assign(step)
+    def _losses_and_errors(self, network, x, quality, training):
+        output = network(self.tf.cast(x, self.tf.float32), training=training)
+        return self.tf.stack(self.losses(quality, output))
 
     def of_all_workers(self, *numbers):
         tf = self.tf

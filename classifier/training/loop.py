@@ -11,6 +11,7 @@ import math
 import signal
 import sys
 import time
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from classifier.checkpoints import load_arrays, refuse_wildcards
 from classifier.cli import Progress
 from classifier.errors import InputError
 from classifier.files import check_writable, save_arrays, whole_file
+from classifier.training.backend import Backend
+from classifier.training.best_weights import BestWeights
 from classifier.training.distribute import refuse_unlike_workers
 from classifier.training.history import History
 from classifier.training.schedule import RUN_FILE, ema_decay, last_step, learning_rate
@@ -26,68 +29,23 @@ STATE_SECONDS = 240  # between two states, at most
 STOPPED = 130        # exit status of a training that was asked to stop
 
 
-class Backend:
-    """What the loop needs of a framework. Arrays are in the order and layout of Keras.
-
-    step(batch, rate, decay) : one update; adds the batch's mean loss and mean absolute quality
-        error to sums that stay on the device
-    take_sums() : these sums since the last call, 2 numbers
-    validate(source, batch_size, weights=None) : mean loss and mean absolute quality error of the
-        EMA, or of those weights
-    weights() : the EMA
-    start(arrays) : start from these weights
-    state() : weights, EMA, first and second moments, in one list; collective: for all workers
-    restore(arrays, step) : continue from a `state` that was reached after that many steps
-    """
-    look_every = 1    # steps between two looks at the sums
-    is_chief = True   # whether this process validates and writes the files
-
-    def of_all_workers(self, *numbers):
-        """The numbers with which every worker calls this, a tuple for each."""
-        return [numbers]
-
-
-def run_training(args, schedule: dict, backend: Backend, best, train_source, val_source,
-                 base: list | None = None) -> int:
+def run_training(args, schedule: dict, backend: Backend, best: BestWeights, train_source,
+                 val_source, base: list | None = None) -> int:
     """Start or resume a training and carry it through; returns the exit status.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Options of `add_training_options`; `base_weights` is the name of `base`.
-    schedule : dict
-        From `resolve_schedule`.
-    backend : Backend
-    best : BestWeights
-    train_source, val_source : like `PatchFile`
-    base : list of arrays, optional
-        Weights to start from.
-
-    Raises
-    ------
-    InputError
-        The out_path cannot be used or resumed, or the loss is not finite.
+    args: options of `add_training_options`; schedule: from `resolve_schedule`; train_source,
+    val_source: like `PatchFile`; base: arrays to start from, those of `best.base`. InputError if
+    the out_path cannot be used or resumed, or the loss is not finite.
     """
     out, batch_size, chief = args.out_path, schedule['batch_size'], backend.is_chief
     per_epoch, until, step = schedule['steps_per_epoch'], last_step(schedule, args.until_epoch), 0
     state_file, stop_file = out / 'state.npz', out / 'stop_training'
-    base_weights = getattr(args, 'base_weights', None)
+    validate = partial(backend.validate, val_source, batch_size)
 
     def save():
         arrays = backend.state()
         if chief:
             save_arrays(state_file, step, *arrays)
-
-    def validate(weights=None):
-        return backend.validate(val_source, batch_size, weights)
-
-    def end_epoch():
-        val_loss, val_mae = validate()
-        better = best.offer(backend.weights(), val_loss, base_weights)
-        history.add(step // per_epoch, step, step * batch_size, learning_rate(step, schedule),
-                    loss, error, val_loss, val_mae)
-        print(f'epoch {step // per_epoch}/{schedule["epochs"]}: loss {loss:.4f}, validation loss '
-              f'{val_loss:.4f}, MAE {val_mae:.4f}' + ', best so far' * better, flush=True)
 
     refuse_wildcards(out)
     if stop_file.exists():
@@ -101,45 +59,49 @@ def run_training(args, schedule: dict, backend: Backend, best, train_source, val
     elif base:
         backend.start(base)
     refuse_unlike_workers(backend, schedule, step, until, len(train_source))
-    if chief and base and step == 0:
-        val_loss, val_mae = validate()
-        print(f'{base_weights}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
-        best.offer(backend.weights(), val_loss, base_weights)
+    if chief:
+        if base and step == 0:
+            val_loss, val_mae = validate()
+            print(f'{best.base}: validation loss {val_loss:.4f}, MAE {val_mae:.4f}')
+            best.offer(backend.weights(), val_loss)
+        history = History(out, step, args.tensorboard)
+        print(f'training from step {step} to {until} of {last_step(schedule)}, '
+              f'best validation loss so far {best.val_loss:.4f}', file=sys.stderr)
     if until and not args.resume:
         save()
         if chief:
             with whole_file(out / RUN_FILE) as file:
                 json.dump(schedule, file, indent=1)
-    if chief:
-        history = History(out, step, args.tensorboard)
-        print(f'training from step {step} to {until} of {last_step(schedule)}, '
-              f'best validation loss so far {best.val_loss:.4f}', file=sys.stderr)
-    sums, summed, note, saved, stop = np.zeros(2), 0, '', time.monotonic(), False
+    summed_from, note, saved, stop = step, '', time.monotonic(), False
     with contextlib.closing(train_source.batches(batch_size, schedule['seed'], step)) as batches, \
             _stop_signals() as signals, \
             Progress(until, 'steps', step) if chief else contextlib.nullcontext() as progress:
         while step < until and not stop:
             backend.step(next(batches), learning_rate(step, schedule), ema_decay(step))
-            step, summed = step + 1, summed + 1
+            step += 1
             ends_epoch = step % per_epoch == 0
             if ends_epoch or step % backend.look_every == 0:
-                sums += backend.take_sums()
-                loss, error = sums / summed
+                loss, error = backend.take_sums(restart=ends_epoch) / (step - summed_from)
                 if not math.isfinite(loss):
                     raise InputError(f'the loss is no finite number at step {step}; the best '
                                      'weights are kept; lower --lr or look into the data')
                 note = f'loss {loss:.3f}, MAE {error:.3f}'
             if chief:
                 progress.update(step, note)
-                if ends_epoch:
-                    end_epoch()
-            if ends_epoch:
-                sums, summed = np.zeros(2), 0
+            if chief and ends_epoch:
+                epoch, (val_loss, val_mae) = step // per_epoch, validate()
+                better = best.offer(backend.weights(), val_loss)
+                history.add(epoch, step, step * batch_size, learning_rate(step, schedule), loss,
+                            error, val_loss, val_mae)
+                print(f'epoch {epoch}/{schedule["epochs"]}: loss {loss:.4f}, validation loss '
+                      f'{val_loss:.4f}, MAE {val_mae:.4f}' + ', best so far' * better, flush=True)
             due, stop = map(any, zip(*backend.of_all_workers(
                 time.monotonic() - saved > STATE_SECONDS, bool(signals) or stop_file.exists())))
             if ends_epoch or due or stop:
                 save()
                 saved = time.monotonic()
+            if ends_epoch:
+                summed_from = step
         stop = stop or bool(signals)
     if chief:
         stop_file.unlink(missing_ok=True)

@@ -19,18 +19,18 @@ SCHEDULE = {'epochs': 50, 'steps_per_epoch': None, 'batch_size': 1024, 'lr': 2e-
             'warmup_steps': 500, 'seed': 0}
 PHOTO_SCHEDULE = SCHEDULE | {'epochs': 40, 'steps_per_epoch': 1000, 'batch_size': 4096,
                              'chroma': 'mixed'}
-_LOWEST = {'epochs': 0, 'steps_per_epoch': 1, 'batch_size': 2, 'warmup_steps': 1, 'seed': 0}
+_OPTIONS = {
+    'epochs': (count(0), 'length of the schedule; 0 only validates the base weights'),
+    'batch_size': (count(2), 'patches in a step'),
+    'lr': (number(1e-9, 1), 'highest learning rate'),
+    'warmup_steps': (count(1), 'steps until it is reached, at most a tenth of all'),
+    'steps_per_epoch': (count(1), 'steps between two validations'),
+    'seed': (count(0, MAX_SEED), 'of the random weights and the order of the data')}
 
 
 def add_training_options(parser, defaults: dict, out_path: str):
     """Add the options of every training; `defaults` is a schedule such as SCHEDULE."""
-    for name, kind, text in (
-            ('epochs', count(0), 'length of the schedule; 0 only validates the base weights'),
-            ('batch_size', count(2), 'patches in a step'),
-            ('lr', number(1e-9, 1), 'highest learning rate'),
-            ('warmup_steps', count(1), 'steps until it is reached, at most a tenth of all'),
-            ('steps_per_epoch', count(1), 'steps between two validations'),
-            ('seed', count(0, MAX_SEED), 'of the random weights and the order of the data')):
+    for name, (kind, text) in _OPTIONS.items():
         default = 'one pass over the file' if defaults[name] is None else defaults[name]
         parser.add_argument(f'--{name}', type=kind, help=f'{text} (default: {default})')
     parser.add_argument('--until_epoch', type=count(1), metavar='N',
@@ -54,14 +54,13 @@ def add_photo_options(parser, required: bool = False):
 def resolve_schedule(args, defaults: dict) -> dict:
     """The schedule to follow: the stored one with `--resume`, else what was asked for.
 
-    args: options of `add_training_options`, and `comp_type`, the network's name; defaults: a
-    schedule such as SCHEDULE. InputError if the out_path holds another training, none to resume,
-    or the shipped weights.
+    args: options of `add_training_options`, and `comp_type`, the network's name. InputError if
+    the out_path holds another training, none to resume, or the shipped weights.
     """
     refuse_shipped(args.out_path)
     path = args.out_path / RUN_FILE
-    asked = {key: getattr(args, key) for key in defaults if getattr(args, key) is not None}
-    asked['comp_type'] = args.comp_type
+    asked = {key: getattr(args, key) for key in (*defaults, 'comp_type')
+             if getattr(args, key) is not None}
     if not args.resume:
         if path.exists():
             raise InputError(f'{path.parent} holds another training; go on with --resume '
@@ -71,15 +70,13 @@ def resolve_schedule(args, defaults: dict) -> dict:
         raise InputError(f'{path}: nothing to resume; start without --resume')
     try:
         stored = json.loads(path.read_text())
-        valid = (all(type(stored[k]) is int and stored[k] >= low for k, low in _LOWEST.items())
-                 and type(stored['lr']) is float and 0 < stored['lr'] <= 1
-                 and type(stored['comp_type']) is str
-                 and stored.get('chroma', CHROMA[0]) in CHROMA)
-    except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, no dict, a key missing
-        valid = False
-    if not valid:
+        for key, (kind, _) in _OPTIONS.items():
+            kind(json.dumps(stored[key]))
+        if type(stored['comp_type']) is not str or stored.get('chroma', CHROMA[0]) not in CHROMA:
+            raise ValueError
+    except (ValueError, TypeError, KeyError):  # no JSON, no dict, a key missing
         raise InputError(f"{path}: damaged, not a training's schedule; start again with another "
-                         '--out_path')
+                         '--out_path') from None
     stored = defaults | stored
     for key, value in asked.items():
         if stored[key] != value:

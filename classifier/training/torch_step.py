@@ -12,23 +12,16 @@ from torch.nn import functional as F
 
 from classifier.errors import InputError
 from classifier.models import CompType, STAGE_WIDTHS
-from classifier.training.loop import Backend
+from classifier.training.backend import Backend
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 _ON_GPU = DEVICE == 'cuda'
 _EAGER_STEPS = 3  # on a GPU, before a step is recorded
 
 
-class _ConvNorm(nn.Module):
-    """A convolution without bias and its batch normalisation."""
-
-    def __init__(self, channels, filters, size, padding=0):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, filters, size, padding=padding, bias=False)
-        self.norm = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1)  # Keras calls that 0.9
-
-    def forward(self, x):
-        return self.norm(self.conv(x))
+def _conv_norm(channels, filters, size, padding=0):
+    return nn.Sequential(nn.Conv2d(channels, filters, size, padding=padding, bias=False),
+                         nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1))  # Keras calls that 0.9
 
 
 class PatchNetwork(nn.Module):
@@ -40,16 +33,16 @@ class PatchNetwork(nn.Module):
         for width in STAGE_WIDTHS:
             filters = k * width
             self.stages.append(nn.ModuleList([
-                _ConvNorm(channels, filters, 3), _ConvNorm(filters, filters, 1),
-                _ConvNorm(filters, filters, 3, 1), _ConvNorm(filters, filters, 1)]))
+                _conv_norm(channels, filters, 3), _conv_norm(filters, filters, 1),
+                _conv_norm(filters, filters, 3, 1), _conv_norm(filters, filters, 1)]))
             channels = filters
         self.last = nn.Conv2d(channels, k, 3)
         self.head = nn.Linear(k, 2)
-        for module in self.modules():  # Keras' default initialisation
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for parameter in self.parameters():  # Keras' default initialisation
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        for layer in (self.last, self.head):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x):
         for entry, squeeze, middle, expand in self.stages:
@@ -73,7 +66,7 @@ def losses(output, quality):
 
 
 class TorchStep(Backend):
-    """Network, EMA of its weights, Adam, one training step and the validation.
+    """The backend in PyTorch.
 
     A batch is a pair of NumPy arrays, or a function that draws a pair of tensors on the device
     (see `CodedPhotos`). With the latter, the whole step on a GPU is recorded once as a CUDA graph
@@ -92,13 +85,14 @@ class TorchStep(Backend):
         parameters = list(self.network.parameters())
         self.adam = torch.optim.Adam(parameters, lr=self.rate, eps=1e-7, fused=True,
                                      capturable=_ON_GPU)
-        for tensor in parameters:  # there before the first step, to be stored and recorded
-            self.adam.state[tensor] = {'step': torch.zeros((), device=DEVICE),
-                                       'exp_avg': torch.zeros_like(tensor),
-                                       'exp_avg_sq': torch.zeros_like(tensor)}
-        self.tensors = [*self.network.weights(), *self.ema.weights(), *(
-            self.adam.state[tensor][name] for name in ('exp_avg', 'exp_avg_sq')
-            for tensor in parameters)]
+        self.step_counts = [torch.zeros((), device=DEVICE) for _ in parameters]
+        self.moments = [torch.zeros_like(tensor) for tensor in 2 * parameters]
+        for tensor, step, first, second in zip(parameters, self.step_counts, self.moments,
+                                               self.moments[len(parameters):]):
+            # There before the first step, to be stored and recorded.
+            self.adam.state[tensor] = {'step': step, 'exp_avg': first, 'exp_avg_sq': second}
+        self.weight_variables, self.ema_variables = (
+            list(network.weights()) for network in (self.network, self.ema))
         torch._dynamo.config.suppress_errors = True  # where nothing compiles it is slower, and runs
         torch.backends.cudnn.benchmark = True
         self.forward = torch.compile(self.network)
@@ -133,43 +127,27 @@ class TorchStep(Backend):
         self.adam.step()
         self.adam.zero_grad()
         with torch.no_grad():
-            ema = list(self.ema.weights())
-            moves = torch._foreach_sub(list(self.network.weights()), ema)
+            moves = torch._foreach_sub(self.weight_variables, self.ema_variables)
             torch._foreach_mul_(moves, self.ema_share)
-            torch._foreach_add_(ema, moves)
+            torch._foreach_add_(self.ema_variables, moves)
             self.sums += torch.stack([loss.detach(), error.detach()])
 
-    def take_sums(self):
-        sums = self.sums.cpu().numpy().copy()
-        self.sums.zero_()
-        return sums
+    @torch.no_grad()
+    def validation_sums(self, x, quality):
+        x, quality = (torch.as_tensor(values, device=DEVICE) for values in (x, quality))
+        means = losses(self.ema(x.permute(0, 3, 1, 2).float()), quality)
+        return len(x) * torch.stack(means).double().cpu().numpy()
+
+    def read(self, variables):
+        values = (tensor.detach().cpu() for tensor in variables)
+        return [(v.permute(2, 3, 1, 0) if v.ndim == 4 else v.t()).contiguous().numpy().copy()
+                for v in values]
 
     @torch.no_grad()
-    def validate(self, source, batch_size, weights=None):
-        network = self.ema
-        if weights:
-            network = copy.deepcopy(network)
-            _copy_from_keras(network.weights(), weights)
-        sums = torch.zeros(2, dtype=torch.float64, device=DEVICE)
-        for x, quality in source.in_order(batch_size):
-            x, quality = (torch.as_tensor(values, device=DEVICE) for values in (x, quality))
-            sums += len(x) * torch.stack(losses(network(x.permute(0, 3, 1, 2).float()), quality))
-        return (sums / len(source)).tolist()
-
-    def weights(self):
-        return _to_keras(self.ema.weights())
-
-    def start(self, arrays):
-        for network in (self.network, self.ema):
-            _copy_from_keras(network.weights(), arrays)
-
-    def state(self):
-        return _to_keras(self.tensors)
-
-    def restore(self, arrays, step):
-        _copy_from_keras(self.tensors, arrays)
-        for state in self.adam.state.values():
-            state['step'].fill_(step)
+    def write(self, variables, arrays):
+        for tensor, array in zip(variables, arrays, strict=True):
+            value = torch.tensor(array)  # Keras' kernels are (h, w, in, out)
+            tensor.copy_(value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t())
 
     def __str__(self):
         return f'{self.network}\nPyTorch on {DEVICE}'
@@ -183,18 +161,3 @@ def small_memory_named():
     except torch.OutOfMemoryError:
         raise InputError('the memory of the GPU is too small; lower --batch_size, or use fewer '
                          'or smaller photos') from None
-
-
-def _to_keras(tensors):
-    """Arrays for Keras, the inverse of `_copy_from_keras`."""
-    values = (tensor.detach().cpu() for tensor in tensors)
-    return [(v.permute(2, 3, 1, 0) if v.ndim == 4 else v.t()).contiguous().numpy().copy()
-            for v in values]
-
-
-@torch.no_grad()
-def _copy_from_keras(tensors, arrays):
-    """Set tensors to arrays as Keras holds them; its kernels are (h, w, in, out)."""
-    for tensor, array in zip(tensors, arrays, strict=True):
-        value = torch.tensor(array)
-        tensor.copy_(value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t())

@@ -1,0 +1,149 @@
+"""Rows that outlast a stopped run: in an SQLite file, of which a CSV file is made at the end.
+
+    with csv_rows('q.csv', paths, fields, made, resume) as rows:
+        for i in rows.missing:
+            rows.write(i, [...])
+"""
+import contextlib
+import csv
+import errno
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+
+from classifier.cli import complain
+from classifier.errors import InputError
+from classifier.files import put_in_place, whole_file
+
+CSV_FORMAT = {'newline': '', 'encoding': 'utf-8', 'errors': 'surrogateescape'}
+
+
+class RunRows(contextlib.AbstractContextManager):
+    """A row for each of many paths, in an SQLite file that a stopped run goes on from.
+
+    `missing`, an int array, are the indices of the paths that had no row when it was opened, and
+    `strangers` is the number of rows of other paths, which are ignored. InputError if the file is
+    not one of rows made with what `made` says, another run has it, or it holds rows and `resume`
+    is False.
+
+    A row is in the file once `write` returns, whatever happens to the process; a power cut may
+    cost those since SQLite last synced, once in some hundreds of rows. As a context manager it
+    adds to an error what the file keeps and the advice, and removes a file without rows.
+    """
+
+    def __init__(self, path, paths, made: dict, resume: bool = True,
+                 advice: str = 'the same command goes on'):
+        self.path, self.paths, self.advice, self._is_empty = path, paths, advice, False
+        try:
+            with self._errors():
+                self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+                self._open({key: str(value) for key, value in made.items()}, resume)
+        except BaseException:
+            self.close(remove=self._is_empty)
+            raise
+
+    def _open(self, made, resume):
+        run = self._database.execute
+        # With an exclusive lock there is no other file beside it but the log of writes (-wal),
+        # which a killed run leaves and the next one takes over.
+        for setting in ('locking_mode = EXCLUSIVE', 'journal_mode = WAL', 'synchronous = NORMAL'):
+            run(f'PRAGMA {setting}')
+        run('BEGIN EXCLUSIVE')
+        run('CREATE TABLE IF NOT EXISTS made (key TEXT, value TEXT)')
+        run('CREATE TABLE IF NOT EXISTS rows (path BLOB PRIMARY KEY, row TEXT) WITHOUT ROWID')
+        total, = run('SELECT COUNT(*) FROM rows').fetchone()
+        self._is_empty = not total
+        if not total:
+            run('DELETE FROM made')
+            self._database.executemany('INSERT INTO made VALUES (?, ?)', made.items())
+        elif not resume:
+            raise InputError(f'{self.path}: holds the rows of a run that was stopped; go on with '
+                             '--resume, or delete it')
+        before = dict(run('SELECT key, value FROM made'))
+        if other := ', '.join(f'{key} {before.get(key)}, now {value}'[:120]
+                              for key, value in made.items() if before.get(key) != value):
+            raise InputError(f'{self.path}: made with other options ({other}); use the same ones '
+                             'or another --csv')
+        run('COMMIT')
+        known = np.fromiter((self._row(p) is not None for p in self.paths), bool)
+        self.missing, self._count = np.flatnonzero(~known), int(known.sum())
+        self.strangers = total - self._count
+
+    @contextlib.contextmanager
+    def _errors(self):
+        """SQLite's errors as InputErrors that name the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            reason = f'not the rows of a run ({error}); delete it or choose another place'
+            if 'locked' in str(error):
+                reason = 'another run is writing this file; wait for it'
+            elif 'full' in str(error):
+                reason = os.strerror(errno.ENOSPC)
+            elif isinstance(error, sqlite3.OperationalError):
+                reason = f'cannot be written ({error})'
+            raise InputError(f'{self.path}: {reason}') from None
+
+    def _row(self, path):
+        return self._database.execute('SELECT row FROM rows WHERE path = ?',
+                                      [os.fsencode(path)]).fetchone()
+
+    def write(self, index: int, row):
+        """Keep the row, of JSON's types, of a path that was missing."""
+        with self._errors():
+            self._database.execute('INSERT OR REPLACE INTO rows VALUES (?, ?)',
+                                   [os.fsencode(self.paths[index]), json.dumps(row)])
+        self._is_empty, self._count = False, self._count + 1
+
+    def __len__(self):
+        return self._count
+
+    def __iter__(self):  # in the order of the paths
+        return ((path, json.loads(row[0])) for path in self.paths if (row := self._row(path)))
+
+    def close(self, remove: bool = False, rename=None):
+        """Close the file and, where it is no longer needed, remove it or give it another name."""
+        if rename:
+            with self._errors():
+                self._database.execute('PRAGMA wal_checkpoint(TRUNCATE)')  # nothing beside it
+        with contextlib.suppress(sqlite3.Error, AttributeError):  # raised before, if it matters
+            self._database.close()
+        if rename:
+            put_in_place(self.path, rename)
+        for name in (self.path, f'{self.path}-wal') if remove else ():
+            Path(name).unlink(missing_ok=True)
+
+    def __exit__(self, _, error, __):
+        self.close(remove=self._is_empty)
+        if error and os.path.exists(self.path):
+            kept = f'{self.path} keeps {len(self)} rows; {self.advice}'
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(kept) from None
+            complain(kept)
+
+
+@contextlib.contextmanager
+def csv_rows(path, paths, fields, made: dict, resume: bool):
+    """The `RunRows` that become the CSV file of that path: lists of those fields, the path first.
+
+    Until then they are in `<path>.unfinished`, and afterwards in `<path>.run`. With `resume` they
+    begin with those of a run that was stopped, or else of the finished one. InputError if they
+    were made with something else, and if the rows of a stopped run would be lost.
+    """
+    path = os.path.realpath(path)
+    log, record = f'{path}.unfinished', f'{path}.run'
+    if resume and os.path.exists(path) and not os.path.exists(log):
+        if not os.path.exists(record):
+            raise InputError(f'{record}: not there, so nobody knows what {path} was made with; '
+                             'choose another --csv')
+        RunRows(record, (), made).close()  # says what is wrong with it
+        os.rename(record, log)
+    with RunRows(log, paths, made, resume, 'the same command and --resume go on') as rows:
+        yield rows
+        with whole_file(path, **CSV_FORMAT) as file:
+            csv.writer(file).writerow(fields)
+            csv.writer(file).writerows(row for _, row in rows)
+        rows.close(rename=record)
