@@ -30,7 +30,11 @@ def pytest_configure(config):
 
 
 def pytest_sessionfinish():
-    gc.collect()  # TensorFlow's functions, whose ends are noisy once its modules are gone
+    """Let TensorFlow's functions go before its modules do, after which that would be noisy."""
+    from classifier import batch
+    batch._SHARED.clear()
+    vars(batch._OPENED).clear()
+    gc.collect()
 
 
 @pytest.fixture
