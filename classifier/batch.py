@@ -6,6 +6,7 @@
 The work is a function of a module in this package. It takes an image's path, reads the image
 itself, and returns small things: so no more images are in memory than cores are at work.
 """
+import argparse
 import contextlib
 import hashlib
 import itertools
@@ -15,7 +16,8 @@ import os
 import sys
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def made_with(args, predictor: Predictor) -> dict:
+def made_with(args: argparse.Namespace, predictor: Predictor) -> dict:
     """What the predictions of the options `args` depend on, in JSON's types."""
     table = predictor.log_likelihood
     folder = args.weights or best_folder(predictor.type)
@@ -49,7 +51,7 @@ def made_with(args, predictor: Predictor) -> dict:
             'threshold': predictor.threshold, 'patches': args.patches, 'refine': args.refine}
 
 
-def network_of(args, predictor: Predictor, made: dict) -> tuple:
+def network_of(args: argparse.Namespace, predictor: Predictor, made: dict) -> tuple:
     """What `opened` needs to open this predictor in another thread or on another machine."""
     weights = args.weights and os.path.abspath(args.weights)
     network = (args.comp_type, weights, args.threshold, args.fusion, predictor.runtime,
@@ -60,9 +62,20 @@ def network_of(args, predictor: Predictor, made: dict) -> tuple:
 
 
 def opened(network: tuple) -> tuple[Predictor, bool]:
-    """This thread's `Predictor` of `network_of`, and whether it was opened just now.
+    """This thread's `Predictor`, opened when first asked for.
 
     That of a model file is for this thread alone; that of a checkpoint, slow to open, for all.
+
+    Parameters
+    ----------
+    network : tuple
+        As `network_of` returns it.
+
+    Returns
+    -------
+    predictor : Predictor
+    new : bool
+        Whether this thread asked for the first time.
     """
     own = vars(_OPENED)
     if new := network not in own:
@@ -73,7 +86,7 @@ def opened(network: tuple) -> tuple[Predictor, bool]:
     return own[network], new
 
 
-def ordered_map(pool, work, items, ahead: int):
+def ordered_map(pool: Executor, work: Callable, items: Iterable, ahead: int) -> Iterator:
     """Yields work(item) in the order of the items, at most `ahead` of them in memory."""
     return (future.result() for _, future in _futures(partial(pool.submit, work), items, ahead))
 
@@ -93,13 +106,30 @@ def _futures(submit, items, ahead):
 
 
 @contextlib.contextmanager
-def parallel_map(scheduler: str | None = None, in_path=None, group: int = 1):
-    """`run(work, items, *more)`: yields work(item, *more) in the order of the items.
+def parallel_map(scheduler: str | None = None, in_path: str | os.PathLike | None = None,
+                 group: int = 1) -> Iterator[Callable[..., Iterator]]:
+    """A function that does work on all cores of this machine, or on a Dask cluster.
 
-    On the cores of this machine or, with `scheduler`, on the workers of the Dask cluster at that
-    address, `group` items in one task. They must see `in_path` and this repository under the same
-    paths; InputError if they cannot help. An item at which workers were lost again and again has
-    an InputError as its result.
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of the Dask cluster; by default the cores are used.
+    in_path : path-like, optional
+        The images, needed for a cluster: its workers must see them, and this repository, under
+        the same paths as here.
+    group : int
+        Items in one of the cluster's tasks.
+
+    Yields
+    ------
+    callable
+        `run(work, items, *more)`, which yields work(item, *more) in the order of the items; for
+        an item at which workers were lost again and again, an InputError.
+
+    Raises
+    ------
+    InputError
+        The cluster cannot help, or its scheduler is lost.
     """
     if scheduler:
         with _cluster(scheduler, os.path.abspath(in_path)) as client:

@@ -32,14 +32,14 @@ def best_folder(comp_type: CompType) -> Path:
     return SAVE_FOLDER / comp_type.name / 'best'
 
 
-def refuse_shipped(folder):
+def refuse_shipped(folder: str | os.PathLike) -> None:
     """InputError if a folder to write to is among the shipped weights."""
     if SAVE_FOLDER in [(path := Path(folder).resolve()), *path.parents]:
         raise InputError(f'{folder}: holds the shipped weights; choose another --out_path '
                          '(train.py --install puts finished weights in their place)')
 
 
-def weights_digest(folder) -> str | None:
+def weights_digest(folder: str | os.PathLike) -> str | None:
     """SHA-256 of the weights in a folder, in hexadecimal; None without any."""
     for name in (CHECKPOINT_FILES[1], WEIGHTS_FILE):
         if (path := Path(folder) / name).is_file():
@@ -47,8 +47,19 @@ def weights_digest(folder) -> str | None:
     return None
 
 
-def stored_threshold(comp_type: CompType, folder) -> float:
-    """The confidence threshold stored with these weights, else the compression type's own."""
+def stored_threshold(comp_type: CompType, folder: str | os.PathLike) -> float:
+    """The confidence threshold, 0..100, stored with these weights, else the compression type's.
+
+    Parameters
+    ----------
+    comp_type : CompType
+    folder : path-like
+
+    Raises
+    ------
+    InputError
+        What is stored is no such number.
+    """
     path = Path(folder) / THRESHOLD_FILE
     if not path.exists():
         return comp_type.threshold
@@ -58,10 +69,24 @@ def stored_threshold(comp_type: CompType, folder) -> float:
     raise InputError(f'{path}: not a confidence threshold in 0..100; correct it or delete it')
 
 
-def stored_likelihood(folder, required: bool = False) -> np.ndarray | None:
-    """The table of `likelihood.fit_log_likelihood` stored with these weights, float32.
+def stored_likelihood(folder: str | os.PathLike, required: bool = False) -> np.ndarray | None:
+    """The table of `likelihood.fit_log_likelihood` stored with these weights.
 
-    None where there is no file; InputError where it is damaged, or missing and required.
+    Parameters
+    ----------
+    folder : path-like
+    required : bool
+        Whether a missing file is an error, too.
+
+    Returns
+    -------
+    float32 array, shape (100, 17, 101), or None
+        None where there is no file.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or missing and required.
     """
     path = Path(folder) / LIKELIHOOD_FILE
     if not path.exists() and not required:
@@ -74,7 +99,7 @@ def stored_likelihood(folder, required: bool = False) -> np.ndarray | None:
                      '--fit_likelihood on training photos, or choose --fusion median')
 
 
-def load_network(comp_type: CompType, path):
+def load_network(comp_type: CompType, path: str | os.PathLike):
     """The network with stored weights, a `tf_keras.Model`.
 
     Parameters
@@ -110,10 +135,20 @@ def load_network(comp_type: CompType, path):
     return load_checkpoint(build_network(comp_type), path)
 
 
-def load_checkpoint(network, folder, advice: str = 'train it first'):
+def load_checkpoint(network, folder: str | os.PathLike, advice: str = 'train it first'):
     """Set a Keras network to the weights of a checkpoint folder, and return it.
 
-    InputError where they are missing (the message ends with the advice), damaged or not finite.
+    Parameters
+    ----------
+    network : tf_keras.Model
+    folder : path-like
+    advice : str
+        What the message about missing weights ends with.
+
+    Raises
+    ------
+    InputError
+        The weights are missing, damaged, not of this network, or not finite.
     """
     prefix = _checkpoint_prefix(folder, advice)
     with _damage_named(folder):
@@ -122,13 +157,13 @@ def load_checkpoint(network, folder, advice: str = 'train it first'):
     return network
 
 
-def save_checkpoint(network, folder):
+def save_checkpoint(network, folder: str | os.PathLike) -> None:
     """Write a Keras network's weights to a folder as a checkpoint in the reference's layout."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     network.save_weights(os.path.join(folder, ''), save_format='tf')
 
 
-def load_arrays(path) -> list[np.ndarray]:
+def load_arrays(path: str | os.PathLike) -> list[np.ndarray]:
     """The arrays that `files.save_arrays` wrote without names; InputError for any other file."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -139,10 +174,19 @@ def load_arrays(path) -> list[np.ndarray]:
         raise InputError(f'{path}: damaged; make it again with train.py') from None
 
 
-def load_weights(comp_type: CompType, path) -> list[np.ndarray]:
+def load_weights(comp_type: CompType, path: str | os.PathLike) -> list[np.ndarray]:
     """Weights in the order of Keras' `get_weights`; only a checkpoint needs TensorFlow.
 
-    Paths and errors as for `load_network`, but for the shapes in an .npz, which are not checked.
+    Parameters
+    ----------
+    comp_type : CompType
+    path : path-like
+        A checkpoint folder, a folder with weights.npz, or an .npz file.
+
+    Raises
+    ------
+    InputError
+        As from `load_network`, but for the shapes in an .npz, which are not checked.
     """
     arrays = _npz_path(path)
     if arrays is None:
@@ -150,7 +194,7 @@ def load_weights(comp_type: CompType, path) -> list[np.ndarray]:
     return _finite(load_arrays(arrays), path)
 
 
-def refuse_wildcards(folder):
+def refuse_wildcards(folder: str | os.PathLike) -> None:
     """InputError for a path that TensorFlow would take for a pattern."""
     if any(c in str(Path(folder).resolve()) for c in '[]*?'):
         raise InputError(f'{folder}: TensorFlow takes [ ] * ? in a path for wildcards; rename it')

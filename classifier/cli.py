@@ -1,4 +1,5 @@
 """What the scripts share: exit statuses, messages, options, progress."""
+import argparse
 import contextlib
 import errno
 import functools
@@ -6,6 +7,7 @@ import os
 import sys
 import time
 import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from classifier.environment import STDERR
@@ -18,7 +20,7 @@ MAX_SEED = 2 ** 32 - 1  # weights are drawn from 1000 seeds on, which must fit 6
 _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # what writing may end with
 
 
-def command(main):
+def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
     """Make `main(argv=None)` return an exit status instead of raising.
 
     0 when it is done, 2 with one line on stderr for input that cannot be used (argparse does the
@@ -61,25 +63,25 @@ def command(main):
     return wrapped
 
 
-def printable(text) -> str:
+def printable(text: object) -> str:
     """The text on one line: control characters and undecodable bytes of file names escaped."""
     return ''.join(c if c.isprintable() or unicodedata.category(c) == 'Zs' else
                    c.encode('unicode_escape').decode() for c in str(text))
 
 
-def complain(message):
+def complain(message: str) -> None:
     """One line on stderr, whatever file names are in it."""
     with STDERR:
         print(printable(message), file=sys.stderr)
 
 
-def warn(message):
+def warn(message: str) -> None:
     """A warning: one line on stderr."""
     complain(f'warning: {message}')
 
 
 @contextlib.contextmanager
-def named(path):
+def named(path: str | os.PathLike) -> Iterator[None]:
     """Put the file's name in front of an InputError about its pixels."""
     try:
         yield
@@ -87,7 +89,7 @@ def named(path):
         raise InputError(f'{path}: {error}') from None
 
 
-def count(minimum: int, maximum: int | None = None):
+def count(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     """An argparse type: a whole number of at least `minimum`, at most `maximum`."""
     def parse(text):
         value = int(text)
@@ -99,7 +101,7 @@ def count(minimum: int, maximum: int | None = None):
     return parse
 
 
-def number(lowest: float, highest: float):
+def number(lowest: float, highest: float) -> Callable[[str], float]:
     """An argparse type: a number in that range."""
     def parse(text):
         value = float(text)
@@ -110,7 +112,7 @@ def number(lowest: float, highest: float):
     return parse
 
 
-def add_network_options(parser, prediction: bool = False):
+def add_network_options(parser: argparse.ArgumentParser, prediction: bool = False) -> None:
     """The options that choose a network and, with `prediction`, how it answers for an image."""
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--weights', metavar='DIR', help='checkpoint folder (default: the shipped)')
@@ -131,14 +133,14 @@ def add_network_options(parser, prediction: bool = False):
                         '(default), or all')
 
 
-def add_scheduler_option(parser):
+def add_scheduler_option(parser: argparse.ArgumentParser) -> None:
     """The option that hands the work to a Dask cluster."""
     parser.add_argument('--scheduler', metavar='ADDRESS',
                         help='let the workers of a Dask cluster do it, such as '
                         'tcp://10.0.0.1:8786 (default: the cores of this machine)')
 
 
-def open_predictor(args) -> Predictor:
+def open_predictor(args: argparse.Namespace) -> Predictor:
     """The `Predictor` that the options of `add_network_options` ask for."""
     return Predictor(args.comp_type, args.weights, args.threshold, args.fusion, args.runtime,
                      args.patches)
@@ -162,7 +164,7 @@ class Progress:
         self.format, self.begun, self.start = tqdm.format_interval, self.shown, start
         self.total, self.unit = total, unit
 
-    def update(self, done: int, note: str = ''):
+    def update(self, done: int, note: str = '') -> None:
         """Say that so many are done, and how it goes."""
         if self.terminal:
             with STDERR:

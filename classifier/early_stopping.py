@@ -8,12 +8,14 @@ MARGIN standard deviations, the other patches are left out.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from classifier.likelihood import patch_log_likelihood
 from classifier.models import CompType
 
+Prediction = TypeVar('Prediction')  # predictor.Prediction, of the file that imports this one
 # Decision margin that ends it, chosen on training photos (`evaluate_cls.py --stopping`),
 # and the width of the ramp below it.
 MARGIN, RAMP = 2, 0.25
@@ -85,8 +87,9 @@ def rounds(run: Callable[[np.ndarray], np.ndarray], comp_type: CompType,
         yield decision_margin(found[:, :seen], seen / total), output[:seen], found[:, :seen]
 
 
-def stop_early(looks: Iterator[tuple[float, np.ndarray, np.ndarray]], fuse: Callable,
-               margin: float = MARGIN):
+def stop_early(looks: Iterator[tuple[float, np.ndarray, np.ndarray]],
+               fuse: Callable[[np.ndarray, np.ndarray], Prediction],
+               margin: float = MARGIN) -> Prediction:
     """The `Prediction` from as many of the `rounds` as it takes.
 
     A round counts for what those before it left open: from a decision margin of `margin` on for

@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from types import ModuleType
 
 from classifier.errors import InputError
 
@@ -24,7 +26,7 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Silence what native code writes to stderr, unless TF_CPP_MIN_LOG_LEVEL asks for it.
 
     Newer builds of TensorFlow log before they look at that variable. One thread at a time.
@@ -50,7 +52,7 @@ def quiet():
             os.close(sink)
 
 
-def import_tensorflow():
+def import_tensorflow() -> tuple[ModuleType, ModuleType]:
     """The modules tensorflow and tf_keras, imported quietly; InputError if they are missing."""
     try:
         with quiet():

@@ -25,6 +25,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,6 +39,7 @@ from classifier.files import check_writable, save_figure, whole_file
 from classifier.images import compress, list_images, read_image
 from classifier.models import confidence_loss, extract_patches, get_comp_type, median_fusion
 from classifier.patches import PatchFile
+from classifier.predictor import Predictor
 from classifier.run_rows import RunRows
 from classifier.sources import usable_images, warn_of_jpeg
 from classifier.studies import STUDIES
@@ -53,7 +55,7 @@ STUDY_SIDE = 256                       # px that an image of a study has at leas
 PACKAGES = {'litert': 'ai_edge_litert', 'tensorflow': 'tensorflow'}  # of the runtimes
 
 
-def qualities(text):
+def qualities(text: str) -> list[int]:
     """An argparse type: '1-100', '5-95:10' (every tenth) or '20,40,60'."""
     found = []
     for part in text.split(','):
@@ -65,7 +67,7 @@ def qualities(text):
     return found
 
 
-def crop(text):
+def crop(text: str) -> tuple[int, int]:
     """An argparse type: 'DY,DX', pixels to cut off at the top and the left."""
     dy, dx = (int(part) for part in text.split(','))
     if min(dy, dx) < 0:
@@ -73,7 +75,8 @@ def crop(text):
     return dy, dx
 
 
-def parse_args(argv):
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -123,7 +126,7 @@ def parse_args(argv):
     return args
 
 
-def fill_rows(args, rows, network):
+def fill_rows(args: argparse.Namespace, rows: RunRows, network: tuple) -> int:
     """Evaluate the images that have no row yet; how many had to be left out.
 
     An image's row has [quality, confident patches, is it the lattice's] for each crop, quality
@@ -149,7 +152,8 @@ def fill_rows(args, rows, network):
     return failed
 
 
-def evaluate_image(item, network, find_threshold, refine):
+def evaluate_image(item: tuple, network: tuple, find_threshold: bool,
+                   refine: bool) -> list[list] | InputError:
     """A part of an image's row, for its path and some cases; or an InputError without the path."""
     path, cases = item
     predictor, _ = opened(network)
@@ -169,7 +173,8 @@ def evaluate_image(item, network, find_threshold, refine):
         return InputError(str(error).removeprefix(f'{path}: '))
 
 
-def image_mode(args, predictor, made):
+def image_mode(args: argparse.Namespace, predictor: Predictor, made: dict) -> int:
+    """Evaluate the images of --in_path; the exit status."""
     paths = list_images(args.in_path, args.recursive)[:args.limit]
     sizes = [(str(path), os.path.exists(path) and path.stat().st_size) for path in paths]
     recipe = json.dumps([made, args.qualities, args.crop, args.find_threshold, sizes])
@@ -184,7 +189,7 @@ def image_mode(args, predictor, made):
     return 2 if failed else 0
 
 
-def report(args, predictor, made, kept):
+def report(args: argparse.Namespace, predictor: Predictor, made: dict, kept: dict) -> None:
     """Print and write what the rows of the images say."""
     if not kept:
         raise InputError(f'{args.in_path}: none of the images can be used')
@@ -219,8 +224,11 @@ def report(args, predictor, made, kept):
         for i, path in enumerate(kept) for j, (dy, dx) in enumerate(args.crop)])
 
 
-def find_threshold(args, error, confident, results):
+def find_threshold(args: argparse.Namespace, error: np.ndarray, confident: np.ndarray,
+                   results: dict) -> int:
     """Index of the threshold of the lowest MAE, which is written to --out_path.
+
+    The shape of `error` and `confident` is (images, crops, qualities, thresholds).
 
     Thresholds at which most images have no reliable patch, so that their answer is 100 whatever
     the network says, are not candidates.
@@ -243,7 +251,8 @@ def find_threshold(args, error, confident, results):
     return best
 
 
-def patch_mode(args, predictor, made):
+def patch_mode(args: argparse.Namespace, predictor: Predictor, made: dict) -> None:
+    """Evaluate the patches of --hdf5_val_path."""
     file, outputs = PatchFile(args.hdf5_val_path, predictor.type), []
     with Progress(len(file), 'patches') as progress:
         for x, _ in file.in_order(2048):
@@ -269,7 +278,8 @@ def patch_mode(args, predictor, made):
     write_results(args, made, results)
 
 
-def write_results(args, made, results, answers=()):
+def write_results(args: argparse.Namespace, made: dict, results: dict,
+                  answers: Sequence[dict] = ()) -> None:
     """The results with what made them and, a line for each, the answers for the images."""
     versions = {'python': platform.python_version(), 'numpy': np.__version__,
                 'opencv': cv2.__version__, 'pillow': PIL.__version__}
@@ -286,7 +296,7 @@ def write_results(args, made, results, answers=()):
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
     if args.find_threshold or args.study == 'fit_likelihood':

@@ -5,6 +5,9 @@ before see what compression left, differences of a level or two: 256 values for 
 a channel are too few for these.
 """
 import json
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +21,8 @@ LICENCE = ('Research and evaluation use only; U.S. Patent 12,462,356 B2 of Samsu
            'Electronics; see the file LICENSE')
 
 
-def convert(network, batch: int, quantize: str = 'none', calibration=()) -> bytes:
+def convert(network, batch: int, quantize: str = 'none',
+            calibration: Sequence[np.ndarray] = ()) -> bytes:
     """The network for a fixed batch size, as a TFLite file.
 
     Parameters
@@ -66,7 +70,7 @@ def _convert_int8(converter, network, calibration):
     return debugger.get_nondebug_quantized_model()
 
 
-def equalized(network, calibration):
+def equalized(network, calibration: Sequence[np.ndarray]):
     """A network of the same answers, but for rounding, whose channels have more even ranges.
 
     The channels of a layer share one scale when they are quantized, at the cost of those of small
@@ -106,7 +110,7 @@ def equalized(network, calibration):
     return network
 
 
-def described(model: bytes, **description) -> bytes:
+def described(model: bytes, **description: Any) -> bytes:
     """A TFLite file with a description in JSON, which `runtime.model_description` reads."""
     from tensorflow.lite.tools import flatbuffer_utils
     zeros = 64 * '0'
@@ -116,7 +120,7 @@ def described(model: bytes, **description) -> bytes:
     return model.replace(zeros.encode(), model_digest(model, zeros).encode(), 1)
 
 
-def description_of(comp_type: CompType, folder, quantize: str = 'none') -> dict:
+def description_of(comp_type: CompType, folder: str | os.PathLike, quantize: str = 'none') -> dict:
     """What a model file made of the weights in that folder says about itself."""
     side = comp_type.patch
     return {'comp_type': comp_type.name,

@@ -4,7 +4,9 @@ import io
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from classifier.errors import InputError
 
 
 @contextlib.contextmanager
-def naming(path):
+def naming(path: str | os.PathLike) -> Iterator[None]:
     """Put the file's name into an OSError that has none."""
     try:
         yield
@@ -23,7 +25,7 @@ def naming(path):
         raise OSError(error.errno, reason, str(path)) from None
 
 
-def is_special(path) -> bool:
+def is_special(path: str | os.PathLike) -> bool:
     """Whether that is a device or pipe; InputError for a folder."""
     if os.path.isdir(path):
         raise InputError(f'{path}: is a folder; name a file')
@@ -43,7 +45,7 @@ class _NamedFile(io.FileIO):
             return super().write(data)
 
 
-def sync_folder(path):
+def sync_folder(path: str | os.PathLike) -> None:
     """Write a folder's entries to the disk, where the system allows it."""
     with contextlib.suppress(OSError):
         folder = os.open(path, os.O_RDONLY)
@@ -53,22 +55,33 @@ def sync_folder(path):
             os.close(folder)
 
 
-def put_in_place(part, path):
+def put_in_place(part: str | os.PathLike, path: str | os.PathLike) -> None:
     """Give a complete, synced file or folder its name, and sync the folder that holds it."""
     os.replace(part, path)
     sync_folder(Path(path).parent)
 
 
 @contextlib.contextmanager
-def whole_file(path, mode: str = 'w', **kwargs):
+def whole_file(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterator[IO]:
     """Open a file for writing that gets its name only once it is complete.
 
     Until then it has a temporary name of its own beside it, so that two writers cannot mix; an
     error removes it, and an existing file stays as it was. A device or pipe is written to
     directly; of a symbolic link, the target is replaced.
 
-    mode: 'w' or 'wb'; kwargs: for the text layer, as `open` takes them. InputError for a folder's
-    name; an OSError of the writing, on a full disk for instance, names the file.
+    Parameters
+    ----------
+    path : path-like
+    mode : {'w', 'wb'}
+    **kwargs
+        For the text layer, as `open` takes them.
+
+    Raises
+    ------
+    InputError
+        The path is a folder's.
+    OSError
+        Writing failed, on a full disk for instance; it names the file.
     """
     if is_special(path):
         with naming(path), open(path, mode, **kwargs) as file:
@@ -91,10 +104,18 @@ def whole_file(path, mode: str = 'w', **kwargs):
         raise
 
 
-def check_writable(*paths):
-    """InputError, before long work, if one of these files cannot be written at its end.
+def check_writable(*paths: str | os.PathLike | None) -> None:
+    """Make sure, before long work, that these files can be written at its end.
 
-    Makes the folders that are missing, as `whole_file` does; None among the paths is skipped.
+    Parameters
+    ----------
+    *paths : path-like or None
+        Folders that are missing are made, as by `whole_file`; None is skipped.
+
+    Raises
+    ------
+    InputError
+        One of the files cannot be written.
     """
     for path in map(Path, filter(None, paths)):
         if is_special(path):
@@ -111,7 +132,8 @@ def check_writable(*paths):
         raise InputError(f'{path}: cannot be written ({reason}); choose another place')
 
 
-def save_arrays(path, *arrays, compress: bool = False, **named):
+def save_arrays(path: str | os.PathLike, *arrays: np.ndarray, compress: bool = False,
+                **named: np.ndarray) -> None:
     """Write arrays to an .npz file; in memory first, for NumPy's writer dislikes a full disk."""
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, *arrays, **named)
@@ -119,7 +141,7 @@ def save_arrays(path, *arrays, compress: bool = False, **named):
         file.write(buffer.getbuffer())
 
 
-def save_figure(figure, path):
+def save_figure(figure: Any, path: str | os.PathLike) -> None:
     """Write a matplotlib figure to a PNG file."""
     with whole_file(path, 'wb') as file:
         figure.savefig(file, format='png', dpi=150, bbox_inches='tight')

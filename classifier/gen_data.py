@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,7 +38,8 @@ import numpy as np
 HDF5_HEADERS = 8192  # bytes in a file beside the data, at most
 
 
-def parse_args(argv):
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--in_path', required=True, help='folder of images never compressed before')
@@ -60,10 +62,23 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def share_out(num_samples, images, qualities, rng):
-    """How many patches each image gives at each quality: (images, qualities) ints.
+def share_out(num_samples: int, images: int, qualities: int,
+              rng: np.random.Generator) -> np.ndarray:
+    """How many patches each image gives at each quality.
 
-    Each column adds up to `num_samples`; a remainder goes to images drawn at random.
+    Parameters
+    ----------
+    num_samples : int
+        Patches at each quality, over all images.
+    images, qualities : int
+        How many there are.
+    rng : np.random.Generator
+        Draws the images that a remainder goes to.
+
+    Returns
+    -------
+    int array, shape (images, qualities)
+        Each column adds up to `num_samples`.
     """
     counts = np.full((images, qualities), num_samples // images)
     for column in counts.T:
@@ -71,10 +86,23 @@ def share_out(num_samples, images, qualities, rng):
     return counts
 
 
-def random_patches(image, number, size, block, rng):
-    """Patches (number, size, size, 3) from random positions on the block grid of an image.
+def random_patches(image: np.ndarray, number: int, size: int, block: int,
+                   rng: np.random.Generator) -> np.ndarray:
+    """Patches from random positions on the block grid of an image.
 
     Flat ones (one colour all over, so that the gradient is 0) are drawn again, up to 3 times.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+    number : int
+    size, block : int
+        Sides of a patch and of a coding block, in px.
+    rng : np.random.Generator
+
+    Returns
+    -------
+    uint8 array, shape (number, size, size, 3)
     """
     windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))[
         ::block, ::block]
@@ -87,7 +115,9 @@ def random_patches(image, number, size, block, rng):
     return patches
 
 
-def image_patches(path, counts, size, block, chroma, rng, save_folder=None):
+def image_patches(path: Path, counts: np.ndarray, size: int, block: int, chroma: str,
+                  rng: np.random.Generator,
+                  save_folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,)."""
     image = read_image(path, math.inf)  # `usable_images` has looked at its size
     parts = [np.empty((0, size, size, 3), np.uint8)]
@@ -103,7 +133,7 @@ def image_patches(path, counts, size, block, chroma, rng, save_folder=None):
     return np.concatenate(parts)[order], qualities[order]
 
 
-def open_part(path, total, size, recipe):
+def open_part(path: Path, total: int, size: int, recipe: str) -> h5py.File:
     """The file under its working name, which HDF5 locks: what a stopped run left, or a new one.
 
     A new one is laid out at once and its space reserved: a killed run leaves a file that can be
@@ -148,14 +178,14 @@ def open_part(path, total, size, recipe):
     return file
 
 
-def reserve(handle, size):
+def reserve(handle: int, size: int) -> None:
     """Make an open file that large; OSError where there is no space for that."""
     os.ftruncate(handle, size)
     if hasattr(os, 'posix_fallocate'):  # not on macOS
         os.posix_fallocate(handle, 0, size)
 
 
-def write_patches(file, paths, counts, work):
+def write_patches(file: h5py.File, paths: list[Path], counts: np.ndarray, work: Callable) -> None:
     """Write what is missing in an open file: `work(index)` gives the patches of an image."""
     x, y = file['x_noise'], file['y_quality']
     ends, done = counts.sum(axis=1).cumsum(), 0
@@ -185,7 +215,7 @@ def write_patches(file, paths, counts, work):
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
     final = Path(args.out_path) / args.hdf5_name

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -43,11 +44,22 @@ warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are ra
 logging.getLogger('PIL').addHandler(logging.NullHandler())  # else its errors go to stderr too
 
 
-def list_images(folder, recursive: bool = False) -> list[Path]:
+def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path]:
     """Paths to try in a folder, sorted: everything with an image's extension.
 
-    With `recursive`, subfolders that cannot be read are listed too, so that reading them says why;
-    links to folders are not followed. InputError if there is no such folder or nothing to try.
+    Parameters
+    ----------
+    folder : path-like
+    recursive : bool
+        Look in its subfolders too. Those that cannot be read are listed as well, so that reading
+        them says why; links to folders are not followed.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or nothing to try in it.
+    OSError
+        The folder itself cannot be read.
     """
     if not os.path.isdir(folder):
         raise InputError(f'{folder}: no such folder')
@@ -71,14 +83,30 @@ def list_images(folder, recursive: bool = False) -> list[Path]:
     return sorted(map(Path, found))
 
 
-def read_image(path, max_pixels: float = MAX_PIXELS, notice=None) -> np.ndarray:
-    """The pixels of an image file as they are stored: uint8 (h, w, 3), BGR.
+def read_image(path: str | os.PathLike, max_pixels: float = MAX_PIXELS,
+               notice: Callable[[str], None] | None = None) -> np.ndarray:
+    """The pixels of an image file as they are stored.
 
     16 bits become the upper 8; alpha is dropped, not blended; gray, palette and CMYK become
-    colour; an EXIF rotation is not applied, for it would turn the coded blocks. A file of more
-    than `max_pixels` is refused, unread. Of several frames or pages the first is taken, and
-    `notice` is called with a line that says so. InputError, which begins with the path, if it is
-    not a whole image.
+    colour; an EXIF rotation is not applied, for it would turn the coded blocks.
+
+    Parameters
+    ----------
+    path : path-like
+    max_pixels : float
+        Larger images are refused, unread.
+    notice : callable, optional
+        Gets a line of text if the file holds several frames or pages; the first is taken.
+
+    Returns
+    -------
+    uint8 array, shape (h, w, 3)
+        BGR pixels.
+
+    Raises
+    ------
+    InputError
+        It is not a whole image; the message begins with the path.
     """
     try:
         _refuse_other_than_file(path)
@@ -175,10 +203,21 @@ def _to_bgr(image):
 
 
 def compress(image: np.ndarray, quality: int, chroma: str = '4:2:0') -> np.ndarray:
-    """A uint8 (h, w, 3) BGR image after OpenCV's JPEG at quality 1..100, decoded again.
+    """The image after OpenCV's JPEG, decoded again.
 
-    `chroma` is the subsampling: '4:2:0', '4:2:2', '4:4:4' or 'gray', for a JPEG of luma alone.
-    InputError if the image is larger than a JPEG may be.
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels, as the result is.
+    quality : int
+        1..100, on libjpeg's scale.
+    chroma : {'4:2:0', '4:2:2', '4:4:4', 'gray'}
+        Subsampling; 'gray' for a JPEG of luma alone.
+
+    Raises
+    ------
+    InputError
+        The image is larger than a JPEG may be.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if chroma == 'gray':

@@ -71,7 +71,18 @@ def _augmented_positions(size, comp_type, together):
 
 
 def count_answers(output: np.ndarray) -> np.ndarray:
-    """How many patches, output (n, 2), gave which answer: int (17, 101), confidence by quality."""
+    """How many patches gave which answer.
+
+    Parameters
+    ----------
+    output : float array, shape (n, 2)
+        Confidence and quality of each patch, 0..100.
+
+    Returns
+    -------
+    int array, shape (17, 101)
+        By confidence bin and rounded quality.
+    """
     counts = np.zeros((len(CONFIDENCE_EDGES) + 1, 101), int)
     confidence, quality = output.T
     np.add.at(counts, (np.searchsorted(CONFIDENCE_EDGES, confidence),
@@ -165,10 +176,17 @@ def _moments(log_weight):
 
 
 def uncertainty_exponent(image: np.ndarray, share: float = 1.0) -> float:
-    """Power of the likelihood for the uncertainty, for that share of an image's patches.
+    """Power of the likelihood, 0..1, for the uncertainty from some of an image's patches.
 
     Errors that any two patches have in common weigh less the fewer patches there are: of n,
     1 / (1 + r n) of the log-likelihood counts, with r such that it is UNCERTAINTY_EXPONENT for all.
+
+    Parameters
+    ----------
+    image : array, shape (h, w, ...)
+        Only its size counts, in px.
+    share : float
+        Of the patches that are looked at, 0..1.
     """
     height, width = image.shape[:2]
     of_all = UNCERTAINTY_EXPONENT * min(1, (height * width) ** 0.5 / UNCERTAINTY_SIDE)

@@ -11,6 +11,8 @@ datasets, so that damage is noticed before the work.
 """
 import hashlib
 import itertools
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -28,7 +30,7 @@ AHEAD = 8           # batches
 MIX_BATCHES = 64    # batches' worth of runs that are shuffled together in memory
 
 
-def content_digest(x, y):
+def content_digest(x: h5py.Dataset, y: h5py.Dataset) -> str:
     """SHA-256, in hexadecimal, of all qualities and patches; reads both from the disk."""
     digest = hashlib.sha256(y[:])
     with Progress(len(x), 'patches') as progress:
@@ -47,7 +49,7 @@ class Patches:
     def __len__(self):
         return len(self.y)
 
-    def in_order(self, batch_size: int):
+    def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All patches once, each with one fixed crop: for validation."""
         rng = np.random.default_rng(0)
         for start in range(0, len(self), batch_size):
@@ -56,12 +58,22 @@ class Patches:
 
 
 class PatchFile(Patches):
-    """A checked patch file, open for reading; crops of `comp_type.patch` px come out of it.
+    """A checked patch file, open for reading.
 
-    InputError when it is not an HDF5 file of patches as described above.
+    Parameters
+    ----------
+    path : path-like
+        An HDF5 file of patches as described above.
+    comp_type : CompType
+        Crops of `comp_type.patch` px come out of the file.
+
+    Raises
+    ------
+    InputError
+        It is no such file, or damaged.
     """
 
-    def __init__(self, path, comp_type: CompType):
+    def __init__(self, path: str | os.PathLike, comp_type: CompType):
         self.path = path
         try:
             self.file = h5py.File(path, 'r')
@@ -93,18 +105,33 @@ class PatchFile(Patches):
     def _refuse(self, reason):
         raise InputError(f'{self.path}: {reason}; make it again with gen_data.py') from None
 
-    def batches_per_pass(self, batch_size):
+    def batches_per_pass(self, batch_size: int) -> int:
         """How many whole batches one pass over the file gives; InputError for none."""
         if len(self) < batch_size:
             raise InputError(f'{self.path}: {len(self)} patches are less than one batch; '
                              f'make more or lower --batch_size to {len(self)}')
         return len(self) // batch_size
 
-    def batches(self, batch_size: int, seed: int, step: int = 0):
+    def batches(self, batch_size: int, seed: int,
+                step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Endless shuffled batches for training, from that step of the training on.
 
-        Yields crops, uint8 (batch, 16, 16, 3), and qualities, uint8 (batch,). What a step sees
-        depends on `seed` and `step` alone, so that a resumed training sees what it would have seen.
+        Parameters
+        ----------
+        batch_size : int
+        seed, step : int
+            What a step sees depends on these alone, so that a resumed training sees what it would
+            have seen.
+
+        Yields
+        ------
+        crops : uint8 array, shape (batch_size, 16, 16, 3)
+        quality : uint8 array, shape (batch_size,)
+
+        Raises
+        ------
+        InputError
+            The file holds less than one batch.
         """
         batches = self._batches(batch_size, seed, step)
         with ThreadPoolExecutor(1) as pool:  # which reads ahead of the training
@@ -142,10 +169,21 @@ class PatchFile(Patches):
 def random_crops(patches: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """A crop of `side` px from each patch, its offset and mirroring drawn for each on its own.
 
-    uint8 (n, s, s, 3) -> uint8 (n, side, side, 3). The first offset and the last are drawn half as
-    often as the others: in patches one block larger than the crop they are the same phase of the
-    block grid. Each axis is mirrored in half of the crops: the DCT of a mirrored block differs in
-    signs alone, so that its quantization is the same.
+    The first offset and the last are drawn half as often as the others: in patches one block
+    larger than the crop they are the same phase of the block grid. Each axis is mirrored in half
+    of the crops: the DCT of a mirrored block differs in signs alone, so that its quantization is
+    the same.
+
+    Parameters
+    ----------
+    patches : uint8 array, shape (n, s, s, 3)
+    side : int
+        Of a crop, in px; patches of that side are returned as they are.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    uint8 array, shape (n, side, side, 3)
     """
     n, size = patches.shape[:2]
     if size == side:

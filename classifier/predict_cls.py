@@ -22,6 +22,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,10 +32,11 @@ from classifier.cli import (Progress, add_network_options, add_scheduler_option,
                             count, open_predictor, printable)
 from classifier.errors import InputError
 from classifier.files import check_writable, is_special, save_figure, whole_file
-from classifier.forensics.header import read_header
+from classifier.forensics.header import JpegHeader, read_header
 from classifier.forensics.lattice import estimate_table
 from classifier.forensics.recompression import find_earlier
 from classifier.images import MAX_PIXELS, list_images, read_image
+from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
 from classifier.run_rows import CSV_FORMAT, csv_rows
 
@@ -48,7 +50,8 @@ DECIMALS = {'seconds': 4, 'margin': 1, 'evidence': 1}  # in CSV; 2 for the other
 GROUP = 8  # images in one task of a cluster: some 0.3 s, so that its scheduler keeps up
 
 
-def parse_args(argv):
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--in_path', required=True, type=Path, metavar='FILE_OR_DIR')
@@ -74,7 +77,8 @@ def parse_args(argv):
     return args
 
 
-def predict_path(path, network, refine, max_pixels, predictor=None):
+def predict_path(path: str | os.PathLike, network: tuple, refine: bool, max_pixels: int,
+                 predictor: Predictor | None = None) -> tuple[dict, list, list] | InputError:
     """An image's row, a dict; lines that say more about it; warnings. Or an InputError.
 
     None of the texts names the path. Without a predictor, it is this thread's own. Its first run
@@ -111,7 +115,7 @@ def predict_path(path, network, refine, max_pixels, predictor=None):
     return row, [answer, *lines], [warning.removeprefix(f'{path}: ') for warning in warnings]
 
 
-def judged(header, image):
+def judged(header: JpegHeader, image: np.ndarray) -> tuple[str, list[str]]:
     """The verdict, and lines on what the header says and whether the pixels agree."""
     earlier = find_earlier(image, np.array(header.luma_table))
     verdict = 'consistent' if earlier.quality is None else 'recompressed'
@@ -123,7 +127,7 @@ def judged(header, image):
                      f'{verdict}{found}']
 
 
-def lattice_line(row, image):
+def lattice_line(row: dict, image: np.ndarray) -> str:
     """What the quantization lattice says."""
     if row['refined'] is not None:
         chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
@@ -139,7 +143,8 @@ def lattice_line(row, image):
 
 
 @contextlib.contextmanager
-def open_rows(args, made, paths):
+def open_rows(args: argparse.Namespace, made: dict, paths: Sequence[Path]
+              ) -> Iterator[tuple[Callable, Sequence[int], Iterable[float]]]:
     """For --csv: a function that takes an image's index and row.
 
     Also the indices of the images that have no row there yet, and the qualities of the others.
@@ -165,7 +170,7 @@ def open_rows(args, made, paths):
             yield write, range(len(paths)), ()
 
 
-def predict(args, predictor, paths):
+def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path]) -> int:
     """All images: a folder's on all cores or a cluster, a single one by the predictor itself."""
     folder, made, progress = args.in_path.is_dir(), made_with(args, predictor), None
     how = network_of(args, predictor, made), args.refine, args.max_pixels
@@ -214,7 +219,7 @@ def predict(args, predictor, paths):
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     folder = args.in_path.is_dir()
     paths = list_images(args.in_path, args.recursive) if folder else [args.in_path]

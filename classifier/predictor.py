@@ -6,6 +6,7 @@
     print(prediction.quality, prediction.uncertainty)
     print(predictor.predict(bgr_image, refine=True).lattice)
 """
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,8 +87,9 @@ class Predictor:
         The weights are missing or unusable, or an argument is not one of these.
     """
 
-    def __init__(self, comp_type: str, weights=None, threshold: float | None = None,
-                 fusion: str | None = None, runtime: str | None = None, patches: str = 'enough',
+    def __init__(self, comp_type: str, weights: str | os.PathLike | None = None,
+                 threshold: float | None = None, fusion: str | None = None,
+                 runtime: str | None = None, patches: str = 'enough',
                  threads: int | None = None):
         for name, value, known in (('fusion', fusion or FUSIONS[0], FUSIONS),
                                    ('runtime', runtime or RUNTIMES[0], RUNTIMES),
@@ -132,10 +134,16 @@ class Predictor:
 
     def fuse(self, output: np.ndarray, exponent: float,
              log_likelihood: np.ndarray | None = None) -> Prediction:
-        """The `Prediction` from the network's output (n, 2) on an image's patches, or some of them.
+        """The `Prediction` from the network's output on an image's patches, or on some of them.
 
-        exponent: see `likelihood.uncertainty_exponent`; log_likelihood: the patches'
-        `likelihood.patch_log_likelihood`, if it is known already.
+        Parameters
+        ----------
+        output : float array, shape (n, 2)
+            Confidence and quality of each patch, 0..100.
+        exponent : float
+            See `likelihood.uncertainty_exponent`.
+        log_likelihood : float array, shape (100, n), optional
+            The patches' `likelihood.patch_log_likelihood`, if it is known already.
         """
         if log_likelihood is None and self.log_likelihood is not None:
             log_likelihood = patch_log_likelihood(output, self.log_likelihood)

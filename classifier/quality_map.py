@@ -1,5 +1,6 @@
 """Where in an image which quality is seen."""
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,7 +51,7 @@ def quality_map(predictor: Predictor, image: np.ndarray, neighbourhood: int = 5)
                       mean(np.ascontiguousarray(confidence.reshape(shape))))
 
 
-def map_figure(image: np.ndarray, found: QualityMap, threshold: float):
+def map_figure(image: np.ndarray, found: QualityMap, threshold: float) -> Any:
     """A matplotlib figure of the map over the image, hatched where the network is unsure."""
     from matplotlib.figure import Figure
     height, width = image.shape[:2]

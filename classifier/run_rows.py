@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +25,37 @@ CSV_FORMAT = {'newline': '', 'encoding': 'utf-8', 'errors': 'surrogateescape'}
 class RunRows(contextlib.AbstractContextManager):
     """A row for each of many paths, in an SQLite file that a stopped run goes on from.
 
-    `missing`, an int array, are the indices of the paths that had no row when it was opened, and
-    `strangers` is the number of rows of other paths, which are ignored. InputError if the file is
-    not one of rows made with what `made` says, another run has it, or it holds rows and `resume`
-    is False.
-
     A row is in the file once `write` returns, whatever happens to the process; a power cut may
     cost those since SQLite last synced, once in some hundreds of rows. As a context manager it
     adds to an error what the file keeps and the advice, and removes a file without rows.
+
+    Parameters
+    ----------
+    path : path-like
+        Of the file.
+    paths : sequence of path-like
+    made : dict
+        What the rows are made with; its values are compared as text.
+    resume : bool
+        Whether to go on from rows that the file holds.
+    advice : str
+
+    Attributes
+    ----------
+    missing : int array
+        Indices of the paths that had no row when the file was opened.
+    strangers : int
+        Number of rows of other paths, which are ignored.
+
+    Raises
+    ------
+    InputError
+        The file holds something else than rows made with this, another run has it, or it holds
+        rows and `resume` is False.
     """
 
-    def __init__(self, path, paths, made: dict, resume: bool = True,
-                 advice: str = 'the same command goes on'):
+    def __init__(self, path: str | os.PathLike, paths: Sequence[str | os.PathLike], made: dict,
+                 resume: bool = True, advice: str = 'the same command goes on'):
         self.path, self.paths, self.advice, self._is_empty = path, paths, advice, False
         try:
             with self._errors():
@@ -91,7 +111,7 @@ class RunRows(contextlib.AbstractContextManager):
         return self._database.execute('SELECT row FROM rows WHERE path = ?',
                                       [os.fsencode(path)]).fetchone()
 
-    def write(self, index: int, row):
+    def write(self, index: int, row: list) -> None:
         """Keep the row, of JSON's types, of a path that was missing."""
         with self._errors():
             self._database.execute('INSERT OR REPLACE INTO rows VALUES (?, ?)',
@@ -104,7 +124,7 @@ class RunRows(contextlib.AbstractContextManager):
     def __iter__(self):  # in the order of the paths
         return ((path, json.loads(row[0])) for path in self.paths if (row := self._row(path)))
 
-    def close(self, remove: bool = False, rename=None):
+    def close(self, remove: bool = False, rename: str | os.PathLike | None = None) -> None:
         """Close the file and, where it is no longer needed, remove it or give it another name."""
         if rename:
             with self._errors():
@@ -126,12 +146,29 @@ class RunRows(contextlib.AbstractContextManager):
 
 
 @contextlib.contextmanager
-def csv_rows(path, paths, fields, made: dict, resume: bool):
-    """The `RunRows` that become the CSV file of that path: lists of those fields, the path first.
+def csv_rows(path: str | os.PathLike, paths: Sequence[str | os.PathLike], fields: Sequence[str],
+             made: dict, resume: bool) -> Iterator[RunRows]:
+    """The `RunRows` that become a CSV file.
 
-    Until then they are in `<path>.unfinished`, and afterwards in `<path>.run`. With `resume` they
-    begin with those of a run that was stopped, or else of the finished one. InputError if they
-    were made with something else, and if the rows of a stopped run would be lost.
+    Until then they are in `<path>.unfinished`, and afterwards in `<path>.run`.
+
+    Parameters
+    ----------
+    path : path-like
+        Of the CSV file.
+    paths : sequence of path-like
+    fields : sequence of str
+        What each row is a list of, the path first.
+    made : dict
+        What the rows are made with.
+    resume : bool
+        Begin with the rows of a run that was stopped, or else of the finished one.
+
+    Raises
+    ------
+    InputError
+        The rows to begin with are not known to be made with `made`; or, without `resume`, those of
+        a stopped run would be lost.
     """
     path = os.path.realpath(path)
     log, record = f'{path}.unfinished', f'{path}.run'

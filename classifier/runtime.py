@@ -5,6 +5,7 @@ weights it was made of, licence, and the digest of the file itself.
 """
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from classifier.models import CompType
 RUNTIMES = ('litert', 'tensorflow')
 
 
-def open_runner(comp_type: CompType, folder, runtime: str | None = None,
-                threads: int | None = None):
+def open_runner(comp_type: CompType, folder: str | os.PathLike, runtime: str | None = None,
+                threads: int | None = None) -> 'ModelRunner | CheckpointRunner':
     """What runs the network of a folder of weights.
 
     Parameters
@@ -68,9 +69,20 @@ def _find_interpreter(runtime):
 
 
 def read_model(comp_type: CompType, path: Path) -> bytes:
-    """The bytes of a model file; InputError if it is damaged or of another network.
+    """The bytes of a model file.
 
-    NoModel if it is missing, or was made of other weights than those beside it.
+    Parameters
+    ----------
+    comp_type : CompType
+        Of the network that must be in it.
+    path : Path
+
+    Raises
+    ------
+    NoModel
+        It is missing, or was made of other weights than those beside it.
+    InputError
+        It is damaged, or of another network.
     """
     if not path.is_file():
         raise NoModel(f'{path}: no such file; make it with to_tflite.py or choose '
@@ -90,10 +102,21 @@ def read_model(comp_type: CompType, path: Path) -> bytes:
 
 
 def model_description(model: bytes) -> dict:
-    """What to_tflite.py wrote into a model file about it; {} for any other or damaged file.
+    """What to_tflite.py wrote into a model file about it.
 
-    A TFLite file is a flatbuffer, whose root table has the description as its fourth field. The
-    digest in it, `sha256`, is that of the file with 64 zeros in the digest's place.
+    A TFLite file is a flatbuffer, whose root table (`Model` in TensorFlow Lite's schema.fbs) has
+    the description as its fourth field. The digest in it, `sha256`, is that of the file with 64
+    zeros in the digest's place.
+
+    Parameters
+    ----------
+    model : bytes
+        Of the whole file.
+
+    Returns
+    -------
+    dict
+        Empty for any other file, or a damaged one.
     """
     from flatbuffers import encode, number_types, table
     try:
@@ -114,7 +137,7 @@ class CheckpointRunner:
     runtime, model = 'tensorflow', None
     MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
 
-    def __init__(self, comp_type: CompType, folder):
+    def __init__(self, comp_type: CompType, folder: str | os.PathLike):
         network = load_network(comp_type, folder)
         tf, _ = import_tensorflow()
         self._forward = tf.function(
@@ -130,12 +153,25 @@ class CheckpointRunner:
 class ModelRunner:
     """The network in a model file, run by an interpreter of TFLite models, a thread at a time.
 
-    interpreter: the class of that runtime; model: the bytes of the file at that path; threads: by
-    default one for each core. InputError if the interpreter cannot run it.
+    Parameters
+    ----------
+    runtime : {'litert', 'tensorflow'}
+    interpreter : type
+        That runtime's interpreter.
+    path, model : path-like, bytes
+        Of the model file.
+    threads : int, optional
+        By default one for each core.
+
+    Raises
+    ------
+    InputError
+        The interpreter cannot run the model.
     """
     BATCH = 32  # patches in one forward pass: larger ones are not quicker, and few waste less
 
-    def __init__(self, runtime: str, interpreter, path, model: bytes, threads: int | None = None):
+    def __init__(self, runtime: str, interpreter: type, path: str | os.PathLike, model: bytes,
+                 threads: int | None = None):
         self.runtime, self.model = runtime, model
         try:
             with quiet():

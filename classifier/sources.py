@@ -10,10 +10,23 @@ from classifier.images import MAX_JPEG_SIDE, MAX_PIXELS, read_image
 
 
 def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) -> list[Path]:
-    """The images that can be used, of at least `side` px; warns about the others.
+    """The images that can be used, in their order; warns about the others.
 
     Each is read once before any work: what an image that turns out to be damaged in the middle
-    should have given would be missing from the result. InputError if none is left.
+    should have given would be missing from the result.
+
+    Parameters
+    ----------
+    paths : list of Path
+    side : int
+        Least width and height, in px.
+    max_pixels : float
+        Larger images are left out, unread.
+
+    Raises
+    ------
+    InputError
+        None can be used.
     """
     notices, usable = [], []
 
@@ -43,7 +56,7 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
     return usable
 
 
-def warn_of_jpeg(path: Path):
+def warn_of_jpeg(path: Path) -> None:
     """Warn about an image that is itself a JPEG of less than quality 95; no other is read."""
     try:
         header = read_header(path)

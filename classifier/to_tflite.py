@@ -25,6 +25,7 @@ Weights just trained get the model file that predict_cls.py and evaluate_cls.py 
 """
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from classifier.errors import InputError
 from classifier.export import convert, described, description_of
 from classifier.files import check_writable, whole_file
 from classifier.images import compress, list_images, read_image
-from classifier.models import extract_patches, get_comp_type
+from classifier.models import CompType, extract_patches, get_comp_type
 from classifier.runtime import ModelRunner
 
 import numpy as np  # after classifier, which says what to type where it is missing
@@ -49,7 +50,8 @@ PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
 COPIES = 4  # compressed copies of each photo to calibrate on
 
 
-def parse_args(argv):
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_network_options(parser)
@@ -62,7 +64,8 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def calibration_patches(folder, comp_type, batch, seed=0):
+def calibration_patches(folder: str | os.PathLike, comp_type: CompType, batch: int,
+                        seed: int = 0) -> list[np.ndarray]:
     """Patches of photos compressed at random qualities: a list of (batch, side, side, 3) float32.
 
     InputError where a photo cannot be read.
@@ -79,13 +82,13 @@ def calibration_patches(folder, comp_type, batch, seed=0):
     return list(np.resize(patches, shape).astype(np.float32))
 
 
-def run_tflite(model, patches):
+def run_tflite(model: bytes, patches: np.ndarray) -> np.ndarray:
     """A TFLite model's output (n, 2) for its n float32 patches."""
     tf, _ = import_tensorflow()
     return ModelRunner('tensorflow', tf.lite.Interpreter, MODEL_FILE, model)(patches)
 
 
-def write_export(model, folder, out_path):
+def write_export(model: bytes, folder: Path, out_path: Path) -> None:
     """Write a model file's bytes and, where it goes to another folder, what belongs to its weights.
 
     All get their names at the end, the model last; one that was there goes before. So no
@@ -107,7 +110,7 @@ def write_export(model, folder, out_path):
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
     folder = Path(args.weights or best_folder(comp_type))

@@ -28,6 +28,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from classifier.cli import command
@@ -46,7 +47,8 @@ from classifier.training.schedule import (PHOTO_SCHEDULE, SCHEDULE, add_photo_op
                                           add_training_options, resolve_schedule)
 
 
-def parse_args(argv):
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
@@ -81,7 +83,7 @@ def parse_args(argv):
     return args
 
 
-def import_pytorch():
+def import_pytorch() -> tuple[ModuleType, ModuleType]:
     """The modules that need PyTorch."""
     try:
         from classifier.training import coded_photos, torch_step
@@ -94,7 +96,7 @@ def import_pytorch():
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
     comp_type, pytorch = get_comp_type(args.comp_type), args.framework == 'pytorch'
     if args.install:

@@ -29,12 +29,13 @@ SHIFTED_DCT = np.stack([np.pad(DCT, ((0, 0), (offset, BLOCK - offset)))
 _HASH = np.random.default_rng(1).integers(1, 2**63, BLOCK * BLOCK, dtype=np.uint64) | np.uint64(1)
 
 
-def evenly_spaced(count, limit):
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
     """At most `limit` of the indices 0..count-1, evenly spaced."""
     return np.arange(count) if count <= limit else (np.arange(limit) * (count / limit)).astype(int)
 
 
-def cut_windows(image, dy, dx, side, limit):
+def cut_windows(image: np.ndarray, dy: int, dx: int, side: int,
+                limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At most `limit` square windows on the block grid of phase (dy, dx), evenly spaced.
 
     Returns their rows and columns, two (n,) int arrays, and pixels, (n, side, side, 3) uint8.
@@ -49,7 +50,7 @@ def cut_windows(image, dy, dx, side, limit):
     return y, x, image[(y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]]
 
 
-def decoder_luma(windows):
+def decoder_luma(windows: np.ndarray) -> np.ndarray:
     """The decoder's luma of (n, side, side, 3) uint8 BGR windows: (n, side, side) uint8."""
     if not len(windows):
         return np.zeros(windows.shape[:3], np.uint8)
@@ -57,7 +58,7 @@ def decoder_luma(windows):
     return cv2.cvtColor(strip, cv2.COLOR_BGR2GRAY).reshape(windows.shape[:3])
 
 
-def clipped_pixels(windows):
+def clipped_pixels(windows: np.ndarray) -> np.ndarray:
     """Where a channel is at 0 or 255: (n, side, side) bool."""
     extreme = (windows - np.uint8(1)) >= 254  # 0 wraps to 255
     return extreme[..., 0] | extreme[..., 1] | extreme[..., 2]
@@ -73,10 +74,17 @@ class Blocks:
 
 
 def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
-    """The blocks at grid phase (dy, dx): at most MAX_BLOCKS, evenly spaced, without repeats.
+    """The blocks at one grid phase: at most MAX_BLOCKS, evenly spaced, without repeats.
 
     Repeats (text, tiles, dither) look like evidence but are one observation. Blocks with
     a few clipped pixels are taken only where there are fewer than FEW_BLOCKS others.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels.
+    dy, dx : int
+        Where the first whole block starts, 0..7 px.
     """
     *_, windows = cut_windows(image, dy, dx, BLOCK, SAMPLED)
     off = clipped_pixels(windows).sum(axis=(1, 2))
@@ -88,7 +96,7 @@ def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
     return Blocks(luma, luma @ DCT2.T, flat, clipped)
 
 
-def distinct_blocks(planes, limit):
+def distinct_blocks(planes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Distinct blocks of (n, 8, 8) uint8, less 128: (m, 64) float32; levels of flat ones: int."""
     planes = planes.reshape(-1, BLOCK * BLOCK)  # the same if their differences within are
     hashes = ((planes - planes[:, :1]).astype(np.uint64) * _HASH).sum(axis=1)

@@ -16,7 +16,7 @@ The coded planes lie on the lattice of the chroma table, as the luma does on tha
 Sources: JFIF 1.02; h2v1_fancy_upsample and h2v2_fancy_upsample in libjpeg's jdsample.c.
 """
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from classifier.forensics.scores import (
     FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, fitting, least_evidence, middle, quality_scores)
 from classifier.forensics.tables import standard_tables
 
+Lattice = TypeVar('Lattice')  # lattice.Lattice, of the file that imports this one
 SIDE = 24                 # px: windows of a 16x16 MCU (4:2:0) and a margin of 4
 MARGIN = 4
 ROUNDS = 2                # of correcting what does not upsample to the pixels
@@ -50,7 +51,7 @@ class Chroma(NamedTuple):
     subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
     scores: np.ndarray = NO_SCORES   # (100,) of the chroma tables, nats; 0 where it is not sure
 
-    def added_to(self, found):
+    def added_to(self, found: Lattice) -> Lattice:
         """The luma's `Lattice`, with the chroma table's quality: the luma's if that fits."""
         fits, quality = fitting(self.scores[:FINEST]), None
         if np.ptp(fits) <= MAX_SPAN:
@@ -59,9 +60,16 @@ class Chroma(NamedTuple):
 
 
 def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
-    """The `Chroma` of the blocks whose luma is on grid phase (dy, dx).
+    """What the chroma tells where the luma is on a known grid phase.
 
     Halved, a chroma block spans two luma blocks: which two is tried.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels.
+    dy, dx : int
+        The luma's grid phase, 0..7 px.
     """
     y, x, windows = cut_windows(image, (dy + MARGIN) % BLOCK, (dx + MARGIN) % BLOCK, SIDE, WINDOWS)
     if len(windows) and (windows == windows[..., :1]).all():
@@ -104,18 +112,28 @@ def _plane_scores(planes, chosen):
     return quality_scores(blocks, standard_tables(chroma=True), exact=True)[:2]
 
 
-def colour_differences(windows):
+def colour_differences(windows: np.ndarray) -> np.ndarray:
     """Cb - 128 and Cr - 128 of (n, side, side, 3) uint8 BGR windows: (2 n, side, side) float32."""
     luma = decoder_luma(windows).astype(np.float32)
     return np.concatenate([np.rint((windows[..., channel] - luma) / np.float32(factor))
                            for channel, factor in ((0, 1.772), (2, 1.402))])
 
 
-def coded_planes(planes, vertical):
-    """The samples behind (n, 24, 24) planes, and which pixels they upsample to, as bool.
+def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The coded samples behind upsampled planes, and which pixels they upsample to.
 
-    (n, 14, 14) whole numbers if `vertical`, 4:2:0, else (n, 24, 14): where halved, with one sample
-    of margin beyond the window.
+    Parameters
+    ----------
+    planes : float32 array, shape (n, 24, 24)
+        As `colour_differences` returns them, in levels.
+    vertical : bool
+        Whether the height is halved as well as the width: 4:2:0, else 4:2:2.
+
+    Returns
+    -------
+    coded : float32 array, shape (n, 14, 14) if `vertical`, else (n, 24, 14)
+        Whole numbers; where halved, with one sample of margin beyond the window on either side.
+    same : bool array, shape (n, 24, 24)
     """
     rows = DOWNSAMPLE if vertical else np.eye(SIDE, dtype=np.float32)
     coded = np.rint(rows @ planes @ DOWNSAMPLE.T)

@@ -19,9 +19,16 @@ class JpegHeader:
 
 
 def read_header(path: str | PathLike) -> JpegHeader | None:
-    """The header of a JPEG file; None for other files, and where the tables are damaged.
+    """What the header of a JPEG file says; None for other images, and for damaged tables.
 
-    OSError if the file cannot be read.
+    Parameters
+    ----------
+    path : path-like
+
+    Raises
+    ------
+    OSError
+        The file cannot be read, or is no image.
     """
     with Image.open(path, formats=FORMATS) as image:
         if image.format not in ('JPEG', 'MPO'):

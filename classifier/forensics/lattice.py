@@ -91,13 +91,13 @@ class Lattice:
 
 
 def find_quality(image: np.ndarray, guess: float | None = None,
-                 grid: tuple | None = None) -> Lattice:
+                 grid: tuple[int, int] | None = None) -> Lattice:
     """The quality of the standard luma table on whose lattice an image lies.
 
     Parameters
     ----------
-    image : (h, w, 3) uint8 array
-        Decoded pixels, BGR; ValueError for an image of another kind.
+    image : uint8 array, shape (h, w, 3)
+        Decoded pixels, BGR.
     guess : float, optional
         The network's quality, 1..100. It decides within `qualities` only, since the lattice is
         searched faster than narrowed.
@@ -110,6 +110,15 @@ def find_quality(image: np.ndarray, guess: float | None = None,
         `quality` is None when no table is on a lattice beyond doubt (nothing to see, edited
         after compression, another table), with `qualities` empty, or when the lattice leaves
         qualities more than MAX_SPAN apart, with all of them in `qualities`.
+
+    Raises
+    ------
+    ValueError
+        An image or a grid of another kind.
+
+    References
+    ----------
+    Fan and de Queiroz 2003; Neelamani et al. 2006: see the top of this file.
     """
     unsure = []
     for dy, dx in _phases(image, grid):
@@ -206,12 +215,24 @@ class TableEstimate:
     misfit: float
 
 
-def estimate_table(image: np.ndarray, grid: tuple | None = None) -> TableEstimate:
-    """An image's luma table, frequency by frequency. Arguments as for `find_quality`.
+def estimate_table(image: np.ndarray, grid: tuple[int, int] | None = None) -> TableEstimate:
+    """An image's luma table, frequency by frequency.
 
     A step is known where it beats "not compressed" by STEP_EVIDENCE nats and every other
     step by TIE: high frequencies of coarse tables, whose coefficients are all 0, stay 0.
     Nothing is known at all when fewer than MIN_STEPS are or the pixels do not fit.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        Decoded pixels, BGR.
+    grid : (dy, dx), optional
+        As for `find_quality`.
+
+    Raises
+    ------
+    ValueError
+        An image or a grid of another kind.
     """
     most = -1.0
     for phase in _phases(image, grid):

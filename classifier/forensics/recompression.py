@@ -89,8 +89,16 @@ class Earlier:
 def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
     """The compression before the last one.
 
-    image: (h, w, 3) uint8 BGR, decoded, the last compression's grid at (0, 0); table: (64,) int,
-    that compression's luma table, row by row.
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        Decoded pixels, BGR; the last compression's grid is (0, 0).
+    table : int array, shape (64,)
+        The last compression's luma table, row by row.
+
+    References
+    ----------
+    Popescu and Farid 2004; Bianchi and Piva 2012: see the top of this file.
     """
     tables = standard_tables()
     coarser = np.flatnonzero(tables.sum(axis=1) > table.sum())

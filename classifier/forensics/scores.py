@@ -108,11 +108,24 @@ def _exact_scores(blocks, tables):
             for more in (gain[:, 1:].sum(axis=1), gain[:, 0])]
 
 
-def quality_scores(blocks: Blocks, tables: np.ndarray, exact: bool = False) -> tuple:
-    """The scores of the `standard_tables` of a plane, of AC and of DC: (100,) float64 each.
+def quality_scores(blocks: Blocks, tables: np.ndarray,
+                   exact: bool = False) -> tuple[np.ndarray, np.ndarray, float]:
+    """The scores of the standard tables, and of the best steps chosen one by one.
 
-    And that of AC steps chosen one by one. exact: with what blocks add that a table explains to
-    the pixel.
+    Parameters
+    ----------
+    blocks : Blocks
+    tables : int array, shape (100, 64)
+        The plane's `standard_tables`.
+    exact : bool
+        Add what blocks tell that a table explains to the pixel.
+
+    Returns
+    -------
+    ac, dc : float64 arrays, shape (100,)
+        Of each table, in nats.
+    free : float
+        Of the best AC steps, in nats.
     """
     scores = step_scores(blocks)
     dc = scores[0] + _flat_table()[blocks.flat].sum(axis=0)
@@ -128,7 +141,7 @@ def quality_scores(blocks: Blocks, tables: np.ndarray, exact: bool = False) -> t
     return ac, dc, free
 
 
-def misfit(blocks, table, dc=True):
+def misfit(blocks: Blocks, table: np.ndarray, dc: bool = True) -> float:
     """Share of pixels that the table's lattice does not explain, 0..1; `dc`: with its step."""
     steps = table.astype(np.float32)
     if not dc:
@@ -138,23 +151,23 @@ def misfit(blocks, table, dc=True):
     return float((error > PIXEL_ERROR).mean()) if error.size else 0.0
 
 
-def most_misfit(quality, count):
+def most_misfit(quality: int, count: int) -> float:
     """The misfit that the lattice of that table may have, from so many blocks."""
     return np.interp(quality, FINE_QUALITY, MISFIT) + MISFIT_MORE / np.sqrt(max(1, count))
 
 
-def least_evidence(quality, count):
+def least_evidence(quality: int, count: int) -> float:
     """The nats by which that table must beat "not compressed", from so many blocks."""
     least = np.interp(quality, FINE_QUALITY, MIN_EVIDENCE)
     return max(least, FINE_EVIDENCE) if count <= FEW_LUMA and quality >= FINE_FROM else least
 
 
-def fitting(total):
+def fitting(total: np.ndarray) -> np.ndarray:
     """The qualities 1, 2, ... whose total score is within TIE of the best: (n,) int."""
     return np.flatnonzero(total >= total.max() - TIE) + 1
 
 
-def middle(fits, total):
+def middle(fits: np.ndarray, total: np.ndarray) -> int:
     """The best of those qualities; the middle one where several are equally good."""
     best = fits[total[fits - 1] >= total[fits - 1].max() - 1e-3]
     return int(best[len(best) // 2])

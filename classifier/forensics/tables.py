@@ -18,7 +18,7 @@ CHROMA_TABLE = np.full((8, 8), 99)
 CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
 
-def scale_table(table, quality):
+def scale_table(table: np.ndarray, quality: int | np.ndarray) -> np.ndarray:
     """A table of quality 50, int, at another quality or, as they broadcast, at several.
 
     libjpeg's scaling: 5000/q % below quality 50, 200 - 2q % from there.
@@ -29,9 +29,21 @@ def scale_table(table, quality):
 
 @functools.lru_cache(maxsize=2)
 def standard_tables(chroma: bool = False) -> np.ndarray:
-    """The luma (or chroma) tables of qualities 1..100, row by row: (100, 64) int, read-only.
+    """The quantization tables of libjpeg.
 
-    Quality q is at index q - 1.
+    Parameters
+    ----------
+    chroma : bool
+        Those of the chroma instead of the luma's.
+
+    Returns
+    -------
+    int array, shape (100, 64), read-only
+        The steps, row by row; those of quality q are at index q - 1.
+
+    References
+    ----------
+    ITU-T T.81, Annex K; libjpeg's jpeg_quality_scaling.
     """
     tables = scale_table(CHROMA_TABLE.ravel() if chroma else LUMA_TABLE,
                          np.arange(1, 101)[:, None])

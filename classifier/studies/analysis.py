@@ -1,8 +1,10 @@
 """What limits the accuracy: fusion rule, quality, texture, confidence, number of patches, size."""
+import argparse
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,14 +27,14 @@ CALIBRATION_PHOTOS = 30        # the last ones of the folder
 SOFTNESS = 3                   # levels of confidence in which a patch's weight falls by e
 
 
-def most_confident(output, share):
+def most_confident(output: np.ndarray, share: float) -> float:
     """The median quality of that share of the patches, output (n, 2)."""
     order = np.argsort(-output[:, 0])[:max(1, round(share * len(output)))]
     return float(np.median(output[order, 1]))
 
 
-def weighted_median(output):
-    """The median quality, in which more confident patches count for more."""
+def weighted_median(output: np.ndarray) -> float:
+    """The median quality, output (n, 2), in which more confident patches count for more."""
     order = np.argsort(output[:, 1])
     weight = np.cumsum(np.exp((output[order, 0] - 100) / SOFTNESS))
     return float(output[order[np.searchsorted(weight, weight[-1] / 2)], 1])
@@ -50,7 +52,7 @@ def _fusion_rules(predictor):
     return rules
 
 
-def binned(by, values, bins=12):
+def binned(by: np.ndarray, values: np.ndarray, bins: int = 12) -> np.ndarray:
     """Means of `by` and of `values` in equally full bins of `by`: two (bins,) arrays."""
     parts = np.array_split(np.argsort(by, kind='stable'), bins)
     return np.array([(by[part].mean(), values[part].mean()) for part in parts]).T
@@ -68,7 +70,7 @@ def _patches(image, quality, own):
     return cut, {name: one.shape[0] * one.shape[1] / 1e6 for name, one in coded.items()}
 
 
-def analysis(args, paths):
+def analysis(args: argparse.Namespace, paths: list[Path]) -> dict:
     """what limits accuracy: fusion rule, quality, texture, confidence, samples, photo size"""
     predictor = open_predictor(args)
     rules = _fusion_rules(predictor)

@@ -1,7 +1,10 @@
 """What the studies share: photos worked on by all cores, Pillow's JPEG, tables of rows."""
 import io
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,11 +16,25 @@ from classifier.images import read_image
 OUTCOMES = ('abstained', 'right', 'wrong')
 
 
-def over_photos(work, pairs):
-    """Yields path, case and work(image, case) for the pairs (path, case), in their order.
+def over_photos(work: Callable, pairs: Iterable[tuple]) -> Iterator[tuple]:
+    """Work on photos on all cores, with progress on stderr.
 
-    The work is done on all cores, with progress on stderr. The cases of a photo stand together,
-    for which it is read once.
+    Parameters
+    ----------
+    work : callable
+        Gets a photo, uint8 (h, w, 3) BGR, and a case.
+    pairs : iterable of (Path, case)
+        Those of a photo stand together, for which it is read once.
+
+    Yields
+    ------
+    path, case, found
+        In the order of the pairs; `found` is what `work` returned.
+
+    Raises
+    ------
+    InputError
+        A photo cannot be read or worked on; the message begins with its path.
     """
     pairs = list(pairs)
 
@@ -37,10 +54,19 @@ def over_photos(work, pairs):
             progress.update(done, found[0].name)
 
 
-def every_photo(cases, paths):
-    """All that `cases(image, index)` yields, (key, value), for the photos: {key: [value, ...]}.
+def every_photo(cases: Callable, paths: Sequence[Path]) -> dict:
+    """Collect what is found in each photo, on all cores.
 
-    The index, the photo's number, seeds what is random.
+    Parameters
+    ----------
+    cases : callable
+        Gets a photo and its number, which seeds what is random; yields pairs (key, value).
+    paths : sequence of Path
+
+    Returns
+    -------
+    dict
+        For each key the list of its values, photo by photo.
     """
     found = defaultdict(list)
     for *_, pairs in over_photos(lambda *photo: list(cases(*photo)),
@@ -50,7 +76,8 @@ def every_photo(cases, paths):
     return found
 
 
-def pillow_jpeg(image, quality=-1, mode='RGB', **options):
+def pillow_jpeg(image: np.ndarray, quality: int = -1, mode: str = 'RGB',
+                **options: Any) -> np.ndarray:
     """The image after Pillow's JPEG encoder, decoded; quality -1: as `qtables` are."""
     data = io.BytesIO()
     Image.fromarray(image[:, :, ::-1]).convert(mode).save(data, 'JPEG', quality=quality, **options)
@@ -58,10 +85,17 @@ def pillow_jpeg(image, quality=-1, mode='RGB', **options):
         return np.ascontiguousarray(np.asarray(coded.convert('RGB'))[:, :, ::-1])
 
 
-def print_table(title, rows, line):
-    """The title and, for each of the rows {name: {key: number}}, a line.
+def print_table(title: str, rows: dict[str, dict], line: str) -> None:
+    """Print a title and a line for each row.
 
-    `line` is formatted with the name, the numbers by their keys, and 100 times them: percent[key].
+    Parameters
+    ----------
+    title : str
+    rows : dict
+        {name: {key: number}}; None as a number is printed as nan.
+    line : str
+        Format of a line: of the name, the numbers by their keys, and 100 times the numbers as
+        percent[key].
     """
     print(title)
     for name, row in rows.items():
@@ -69,19 +103,20 @@ def print_table(title, rows, line):
         print(line.format(name=name, percent={key: 100 * row[key] for key in row}, **row))
 
 
-def outcome(answer, truth, qualities=None):
+def outcome(answer: int | str | None, truth: int | str | None,
+            qualities: tuple | None = None) -> str:
     """'right', 'wrong' or, for None, 'abstained': of an answer, or of all that it stands for."""
     if answer is None:
         return 'abstained'
     return 'right' if truth in (qualities or [answer]) else 'wrong'
 
 
-def shares(outcomes):
+def shares(outcomes: Sequence[str]) -> dict:
     """Shares of the outcomes in a list, with their number, as a JSON-able dict."""
     return {'cases': len(outcomes), **{o: outcomes.count(o) / len(outcomes) for o in OUTCOMES}}
 
 
-def print_shares(title, outcomes):
+def print_shares(title: str, outcomes: dict[str, list[str]]) -> dict:
     """A line of `shares` for each of {name: [outcome, ...]}; returns {name: shares}."""
     rows = {name: shares(found) for name, found in outcomes.items()}
     print_table(f'{title:24}  cases  abstained      right      wrong', rows,

@@ -1,5 +1,7 @@
 """Q1Net beside a generic network and a JPEG-specific estimator: compare.png."""
+import argparse
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from classifier.studies.common import over_photos
 from classifier.studies.metrics import confusion_figure, describe, error_metrics
 
 
-def compare(args, paths):
+def compare(args: argparse.Namespace, paths: list[Path]) -> dict:
     """MobileNetV2, a JPEG-specific estimator and Q1Net side by side: compare.png
 
     The estimator finds the quantization table of maximum likelihood (Fan and de Queiroz 2003, in

@@ -1,5 +1,7 @@
 """Whether the lattice abstains on edited images, and on images that were never compressed."""
+import argparse
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -56,7 +58,7 @@ EDITS = {  # from an image and a random generator to pixels that may have to be 
     'rotated': _rotated}
 
 
-def edit(name, image, rng):
+def edit(name: str, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The image after one of the EDITS, uint8 as it is."""
     edited = EDITS[name](image, rng)
     return edited if edited.dtype == np.uint8 else _rounded(edited)
@@ -123,7 +125,7 @@ def _cases(image, index):
         yield from looks(f'drawn: {name}', draw(image.shape, rng), None)
 
 
-def edited(args, paths):
+def edited(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often --refine abstains on images edited after compression, or never compressed"""
     found = every_photo(_cases, paths)
     results = {'images': len(paths)}

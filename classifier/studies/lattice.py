@@ -1,4 +1,5 @@
 """What the lattice reads: the quality of small crops, other encoders' tables, the chroma."""
+import argparse
 import json
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def _small_cases(image, index):
                                                 found.quality == quality)
 
 
-def small(args, paths):
+def small(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often --refine is exact on small crops, on and off the block grid"""
     found, rows = every_photo(_small_cases, paths), {}
     names = [f'{side}{kind}' for side in SMALL_SIDES for kind in SMALL_KINDS]
@@ -54,7 +55,7 @@ def small(args, paths):
     return {'images': len(paths)} | rows
 
 
-def other_tables():
+def other_tables() -> list[tuple[str, np.ndarray]]:
     """Luma tables that are not libjpeg's own: a list of (set, (64,) int), row by row.
 
     The last set are Photoshop's, which Pillow holds (JpegPresets).
@@ -84,7 +85,7 @@ def _table_cases(image, index):
                      find_quality(coded).quality is not None)
 
 
-def tables(args, paths):
+def tables(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how well other encoders' luma tables are read from pixels"""
     rows = {}
     for name, cases in every_photo(_table_cases, paths).items():
@@ -120,7 +121,7 @@ def _chroma_cases(image, index):
                     yield ('chroma quality', name), outcome(found.chroma_quality, quality)
 
 
-def subsampling(args, paths):
+def subsampling(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often --refine finds the chroma subsampling and the chroma table's quality"""
     found = every_photo(_chroma_cases, paths)
     return {'images': len(paths)} | {

@@ -1,4 +1,8 @@
 """How patches answer at each quality, counted on training photos: the likelihood of a network."""
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
 import numpy as np
 
 from classifier.checkpoints import LIKELIHOOD_FILE, refuse_shipped
@@ -10,10 +14,23 @@ from classifier.predictor import Predictor
 from classifier.studies.common import over_photos
 
 
-def network_outputs(predictor, paths, qualities, chroma='4:2:0'):
-    """Yields each quality and the network's output (n, 2) for each photo, at random grid phases.
+def network_outputs(predictor: Predictor, paths: Iterable[Path], qualities: Sequence[int],
+                    chroma: str = '4:2:0') -> Iterator[tuple[int, np.ndarray]]:
+    """The network's output for photos compressed at each quality, at random grid phases.
 
-    chroma: of images.CHROMA.
+    Parameters
+    ----------
+    predictor : Predictor
+    paths : iterable of Path
+    qualities : sequence of int
+    chroma : str
+        One of images.CHROMA.
+
+    Yields
+    ------
+    quality : int
+    output : float32 array, shape (n, 2)
+        Confidence and quality of each patch, 0..100.
     """
     rng = np.random.default_rng(0)
     pairs = [(path, (q, rng.integers(0, 8, 2), draw_chroma(chroma, rng)))
@@ -27,7 +44,7 @@ def network_outputs(predictor, paths, qualities, chroma='4:2:0'):
         yield quality, predictor.run_network(cut)
 
 
-def fit_likelihood(args, paths):
+def fit_likelihood(args: argparse.Namespace, paths: list[Path]) -> dict:
     """count on TRAINING photos how patches answer at each quality; store it in --out_path"""
     refuse_shipped(args.out_path)
     path = args.out_path / LIKELIHOOD_FILE

@@ -1,12 +1,22 @@
 """How far predicted qualities are from the true ones: numbers, lines of text, figures."""
+from typing import Any
+
 import numpy as np
 
 
 def error_metrics(truth: np.ndarray, predicted: np.ndarray) -> dict:
-    """Metrics of predicted against true qualities, both (n,), for JSON.
+    """Metrics of predicted against true qualities.
 
-    In levels of quality: mean absolute error (also by decade of the truth) and standard deviation
-    of the error; and the shares within 0.5, 1 and 2 levels.
+    Parameters
+    ----------
+    truth, predicted : arrays, shape (n,)
+        Qualities, 1..100.
+
+    Returns
+    -------
+    dict
+        For JSON. In levels of quality: mean absolute error (also by decade of the truth) and
+        standard deviation of the error; and the shares within 0.5, 1 and 2 levels, 0..1.
     """
     error = np.asarray(predicted, float) - truth
     return {'count': len(error),
@@ -33,10 +43,19 @@ def describe(metrics: dict) -> str:
                       f'{"quality":>8}  MAE', *decades])
 
 
-def confusion_figure(truth: np.ndarray, predicted: dict):
-    """True against predicted quality, as a matplotlib figure with a panel for each method.
+def confusion_figure(truth: np.ndarray, predicted: dict[str, np.ndarray]) -> Any:
+    """True against predicted quality, a panel for each method; its columns add up to 1.
 
-    truth: (n,) whole qualities; predicted: {title: (n,)}. Every column of a panel adds up to 1.
+    Parameters
+    ----------
+    truth : int array, shape (n,)
+        Qualities, 1..100.
+    predicted : dict
+        {title of a panel: float array, shape (n,)}.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure

@@ -11,7 +11,9 @@ Residuals and Linear Bottlenecks", CVPR 2018.
 """
 import argparse
 import functools
+import os
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -36,14 +38,28 @@ SCHEDULE = {'epochs': 12, 'steps_per_epoch': 500, 'batch_size': 64, 'lr': 1e-3,
 SHIPPED = SAVE_FOLDER / NAME / 'best'
 
 
-def build_network(seed=None):
-    """MobileNetV2 with a regression head, randomly initialised from that seed.
+def build_network(seed: int | None = None):
+    """MobileNetV2 with a regression head, randomly initialised.
 
-    From (N, h, w, 3) float32, BGR in 0..255, to (N, 1) float32: the quality, 0..100. Three things
-    make it leave the constant answer. Compression shows in differences of a level or two between
-    neighbours, so the body sees a pixel minus its 3x3 mean, with larger differences squashed.
-    Residual blocks begin as the identity (Goyal et al. 2017, arXiv:1706.02677). The 1,280 features,
-    which are all positive, are made small, or else one step of Adam moves every answer by much.
+    Three things make it leave the constant answer. Compression shows in differences of a level or
+    two between neighbours, so the body sees a pixel minus its 3x3 mean, with larger differences
+    squashed. Residual blocks begin as the identity (Goyal et al.). The 1,280 features, which are
+    all positive, are made small, or else one step of Adam moves every answer by much.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Of the initial weights; without one they differ from call to call.
+
+    Returns
+    -------
+    tf_keras.Model
+        From (N, h, w, 3) float32, BGR in 0..255, to (N, 1) float32: the quality, 0..100.
+
+    References
+    ----------
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", arXiv:1706.02677.
     """
     _, keras = import_tensorflow()
     layers = keras.layers
@@ -66,7 +82,7 @@ def build_network(seed=None):
     return network
 
 
-def load(folder):
+def load(folder: str | os.PathLike):
     """The network with the weights of a checkpoint folder; InputError as `load_checkpoint`."""
     return load_checkpoint(build_network(), folder, 'train MobileNetV2 with python3 -m '
                            'classifier.studies.mobilenet --in_path PHOTOS --val_path OTHER_PHOTOS')
@@ -79,8 +95,23 @@ def _forward(network):
                        input_signature=[tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8)])
 
 
-def crop_grid(image):
-    """At most 16 x 16 crops (n, 48, 48, 3), evenly spaced over an image, without overlap."""
+def crop_grid(image: np.ndarray) -> np.ndarray:
+    """At most 16 x 16 crops, evenly spaced over an image, without overlap.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+
+    Returns
+    -------
+    uint8 array, shape (n, 48, 48, 3)
+        Row by row, n up to 256.
+
+    Raises
+    ------
+    InputError
+        A side is shorter than a crop.
+    """
     if min(image.shape[:2]) < SIDE:
         raise InputError(f'{image.shape[1]}x{image.shape[0]} is too small; MobileNetV2 needs '
                          f'{SIDE} px on each side')
@@ -90,13 +121,26 @@ def crop_grid(image):
     return windows[top[:, None], left].reshape(-1, SIDE, SIDE, 3)
 
 
-def predict(network, image):
-    """The quality, 0..100, of an image (h, w, 3) uint8 BGR: the median over a grid of crops."""
+def predict(network, image: np.ndarray) -> float:
+    """The quality of an image: the median over its `crop_grid`.
+
+    Parameters
+    ----------
+    network : tf_keras.Model
+        From `load`.
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels, each side at least 48 px.
+
+    Returns
+    -------
+    float
+        0..100.
+    """
     return float(np.median(_forward(network)(crop_grid(image))))
 
 
-def absolute_error(quality, output):
-    """Loss and absolute error of (N,) qualities, which are the same."""
+def absolute_error(quality: Any, output: Any) -> tuple[Any, Any]:
+    """Loss and absolute error, which are the same, of (N,) qualities and an output (N, 1)."""
     tf, _ = import_tensorflow()
     error = tf.abs(tf.cast(quality, tf.float32) - output[:, 0])
     return error, error
@@ -109,7 +153,7 @@ def _save(arrays, folder):
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_photo_options(parser, required=True)

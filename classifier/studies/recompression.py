@@ -1,4 +1,7 @@
 """How often an earlier compression is found under the last one, and false alarms."""
+import argparse
+from pathlib import Path
+
 import numpy as np
 
 from classifier.forensics.recompression import find_earlier
@@ -31,7 +34,7 @@ def _cases(image, index):
         yield 'single', found(image, q2)
 
 
-def recompression(args, paths):
+def recompression(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often an earlier, coarser compression is found, on the same and on another grid"""
     hits = every_photo(_cases, paths)
     once = np.array(hits.pop('single'))

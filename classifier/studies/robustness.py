@@ -1,7 +1,9 @@
 """The errors with other JPEG coders, small and recompressed images, and at all grid phases."""
+import argparse
 from collections import defaultdict
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from classifier.images import compress
 from classifier.studies.common import over_photos, pillow_jpeg, print_table
 
 
-def centre(image, side):
+def centre(image: np.ndarray, side: int) -> np.ndarray:
     """Its middle, at most `side` px high and wide, on the block grid."""
     top, left = (max(0, (length - side) // 16 * 8) for length in image.shape[:2])
     return image[top:top + side, left:left + side]
@@ -37,7 +39,7 @@ def _twice(image, q2, q1, shift):
     return compress(compress(image, q1)[shift[0]:, shift[1]:], q2)
 
 
-def robustness(args, paths):
+def robustness(args: argparse.Namespace, paths: list[Path]) -> dict:
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
     predictor = open_predictor(args)
     half = args.qualities[1::2] or args.qualities   # at all grid phases, which differ little

@@ -1,6 +1,8 @@
 """What early stopping saves and costs: patches and errors at different decision margins."""
+import argparse
 from collections import defaultdict
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from classifier.studies.common import over_photos, print_table
 MARGINS = (1, 1.5, 1.75, 2, 2.25, 2.5, 3)  # tried in place of early_stopping.MARGIN
 
 
-def stopping(args, paths):
+def stopping(args: argparse.Namespace, paths: list[Path]) -> dict:
     """patches and MAE of early stopping at different margins, and of 32 to 256 patches"""
     predictor = Predictor(args.comp_type, args.weights, None, 'likelihood', args.runtime)
     total = predictor.type.samples ** 2

@@ -4,8 +4,8 @@ import importlib.util
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -19,13 +19,36 @@ from classifier.models import CompType, build_network
 from classifier.runtime import read_model
 
 
-def load_base(path, comp_type: CompType, random: list, base_type: CompType | None = None) -> list:
+def load_base(path: str | os.PathLike, comp_type: CompType, random: list[np.ndarray],
+              base_type: CompType | None = None) -> list[np.ndarray]:
     """Weights for a network of `comp_type`: stored ones, or those of a narrower network, widened.
 
     The narrow network's weights go to the first channels, which take nothing from the new ones: so
-    both answer alike. The new channels stay as in `random`, weights of the wide network, and
-    contribute as training goes on. (The idea: Chen et al., "Net2Net: Accelerating Learning via
-    Knowledge Transfer", ICLR 2016.) InputError for weights of another type than `base_type`.
+    both answer alike. The new channels stay as in `random` and contribute as training goes on.
+
+    Parameters
+    ----------
+    path : path-like
+        Of the stored weights, as `load_weights` takes it.
+    comp_type : CompType
+    random : list of float32 arrays
+        Weights of a network of `comp_type`, as Keras' `get_weights()` gives them.
+    base_type : CompType, optional
+        Of the stored weights, if they are of a narrower network.
+
+    Returns
+    -------
+    list of float32 arrays
+        In the order and of the shapes of `random`.
+
+    Raises
+    ------
+    InputError
+        The weights are missing, damaged or of another type, or `base_type` is the wider one.
+
+    References
+    ----------
+    Chen et al., "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016.
     """
     stored_type = base_type or comp_type
     if stored_type.k > comp_type.k:
@@ -48,7 +71,7 @@ def has_tensorflow() -> bool:
     return all(map(importlib.util.find_spec, ('tensorflow', 'tf_keras')))
 
 
-def save_weights(comp_type: CompType, arrays: list, folder: Path):
+def save_weights(comp_type: CompType, arrays: list[np.ndarray], folder: Path) -> None:
     """Write weights to a folder: a checkpoint, or weights.npz where TensorFlow is missing."""
     if not has_tensorflow():
         return save_arrays(folder / WEIGHTS_FILE, *arrays)
@@ -60,16 +83,26 @@ def save_weights(comp_type: CompType, arrays: list, folder: Path):
 class BestWeights:
     """The folder of the best weights so far, only ever replaced as a whole, by better ones.
 
-    load(folder) gives weights in the order of `get_weights()`, save(weights, folder) writes them.
-    A threshold stored with the weights before or with `base`, those that the training starts
-    from, stays: it is the best guess until it is measured again.
+    A threshold stored with the weights before or with `base` stays: it is the best guess until it
+    is measured again.
+
+    Parameters
+    ----------
+    folder : Path
+    load : callable
+        From a folder to weights in the order of `get_weights()`.
+    save : callable
+        Gets weights and the folder to write them to.
+    base : path-like, optional
+        The weights that the training starts from.
     """
 
-    def __init__(self, folder: Path, load: Callable, save: Callable, base=None):
+    def __init__(self, folder: Path, load: Callable, save: Callable,
+                 base: str | os.PathLike | None = None):
         self.folder, self.load, self.save, self.base = folder, load, save, base
         self.val_loss = math.inf
 
-    def measure(self, validate: Callable):
+    def measure(self, validate: Callable[[list[np.ndarray]], float]) -> None:
         """Validate what is there: losses on two validation sets do not compare."""
         _recover(self.folder)
         if self.folder.exists():
@@ -79,7 +112,7 @@ class BestWeights:
                 raise InputError(f'{error}, delete that folder or choose another '
                                  '--out_path') from None
 
-    def offer(self, weights: list, val_loss: float) -> bool:
+    def offer(self, weights: list[np.ndarray], val_loss: float) -> bool:
         """Keep these weights if their validation loss is lower; returns whether it is."""
         if not val_loss < self.val_loss:
             return False
@@ -93,10 +126,19 @@ class BestWeights:
         return True
 
 
-def install(comp_type: CompType, source: Path):
+def install(comp_type: CompType, source: Path) -> None:
     """Replace the shipped weights and what belongs to them by a folder's, and say what was there.
 
-    InputError, before anything changes, if something in the folder is missing or damaged.
+    Parameters
+    ----------
+    comp_type : CompType
+    source : Path
+        The folder: weights, and threshold, likelihood and model file where there are any.
+
+    Raises
+    ------
+    InputError
+        Something in the folder is missing or damaged; nothing has changed.
     """
     folder, optional = best_folder(comp_type), (THRESHOLD_FILE, LIKELIHOOD_FILE, MODEL_FILE)
     _recover(folder)

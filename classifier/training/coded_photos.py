@@ -1,5 +1,6 @@
 """Batches from photos that lie at every quality in the memory of a device, for PyTorch."""
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,12 +19,21 @@ from classifier.training.torch_step import DEVICE
 class CodedPhotos:
     """Photos at every quality in the memory of a device, 300 bytes a pixel; crops are drawn there.
 
-    The arguments are those of `PhotoSource`; seed: of the mixed chroma. InputError if the memory
-    is too small.
+    Parameters
+    ----------
+    folder, side, recursive, chroma
+        As `PhotoSource` takes them.
+    seed : int
+        Of the mixed chroma.
+
+    Raises
+    ------
+    InputError
+        No photo can be used, or the memory is too small.
     """
 
-    def __init__(self, folder, side: int, recursive: bool = False, chroma: str = '4:2:0',
-                 seed: int = 0):
+    def __init__(self, folder: str | os.PathLike, side: int, recursive: bool = False,
+                 chroma: str = '4:2:0', seed: int = 0):
         self.side, self.device, images = side, DEVICE, read_photos(folder, side, recursive)
         sizes = np.array([MAX_QUALITY * image.size for image in images])
         starts, needed, memory = sizes.cumsum() - sizes, int(sizes.sum()), _free_memory()
@@ -48,7 +58,7 @@ class CodedPhotos:
     def __len__(self):
         return len(self.starts)
 
-    def draw(self, number: int):
+    def draw(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops and qualities as `PhotoSource.draw`, tensors; nothing in it comes from the CPU."""
         def uniform(limits, *shape):
             drawn = torch.rand((number, *shape), device=self.device, dtype=torch.float64)
@@ -67,7 +77,7 @@ class CodedPhotos:
             crops = torch.where(uniform(2)[:, None, None, None] > 0, crops, crops.flip(axis))
         return crops, level + 1
 
-    def batches(self, batch_size, seed, step=0):
+    def batches(self, batch_size: int, seed: int, step: int = 0) -> Iterator[Callable]:
         """For each step the function that draws its batch, as a part of the step."""
         torch.manual_seed(seed << 32 | step)
         while True:

@@ -9,17 +9,35 @@ import os
 import re
 import sys
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 from classifier.environment import import_tensorflow, quiet
 from classifier.errors import InputError
+from classifier.training.backend import Backend
 
 STRATEGIES = ('default', 'mirrored', 'multi_worker')
 _EXAMPLE = ('{"cluster": {"worker": ["host-a:5000", "host-b:5000"]}, '
             '"task": {"type": "worker", "index": 0}}')
 
 
-def open_strategy(name: str):
-    """The `tf.distribute.Strategy` of that name; call it before anything else of TensorFlow's."""
+def open_strategy(name: str) -> Any:
+    """The strategy of that name; call it before anything else of TensorFlow's.
+
+    Parameters
+    ----------
+    name : str
+        One of STRATEGIES.
+
+    Returns
+    -------
+    tf.distribute.Strategy
+
+    Raises
+    ------
+    InputError
+        For 'multi_worker', if TF_CONFIG does not name the workers.
+    """
     if name == 'multi_worker':
         _check_cluster(os.environ.get('TF_CONFIG'))
     tf, _ = import_tensorflow()
@@ -50,7 +68,7 @@ def _check_cluster(text):
 
 
 @contextlib.contextmanager
-def lost_workers_named():
+def lost_workers_named() -> Iterator[None]:
     """Turn TensorFlow's errors about workers that are gone into one InputError."""
     errors = import_tensorflow()[0].errors
     try:
@@ -63,7 +81,7 @@ def lost_workers_named():
                          ) from None
 
 
-def refuse_unlike_workers(backend, *values):
+def refuse_unlike_workers(backend: Backend, *values: Any) -> None:
     """InputError if these values, or the weights, are not the same on all workers."""
     seen = zlib.crc32(b''.join([repr(values).encode(), *(w.tobytes() for w in backend.weights())]))
     if len(set(backend.of_all_workers(seen))) > 1:

@@ -29,7 +29,7 @@ class History:
         self.summary = import_tensorflow()[0].summary if tensorboard else None
         self.writer = tensorboard and self.summary.create_file_writer(str(out / 'tensorboard'))
 
-    def add(self, *values: float):
+    def add(self, *values: float) -> None:
         """Add an epoch and write the files; values in the order of COLUMNS, without seconds."""
         row = dict(zip(COLUMNS, (*map(float, values), time.monotonic() - self.began)))
         self.rows.append(row)

@@ -1,5 +1,8 @@
 """The training step in Keras, on one device or shared out by a `tf.distribute.Strategy`."""
-from typing import Callable
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
@@ -9,13 +12,26 @@ from classifier.training.backend import Backend
 class KerasStep(Backend):
     """The backend in Keras.
 
-    build: a function that gives a new `tf_keras.Model`; training starts from its weights. losses:
-    a function of true qualities (n,) and output that gives loss and absolute quality error,
-    float32 (n,) each. strategy: a `tf.distribute.Strategy`; each of its replicas takes an equal
-    part of every batch (InputError if there is none), and batch normalisation sees the whole of it.
+    Parameters
+    ----------
+    build : callable
+        Gives a new `tf_keras.Model`; training starts from its weights.
+    losses : callable
+        From true qualities (n,) and the network's output to losses and absolute quality errors,
+        float32 (n,) each.
+    batch_size : int
+    strategy : tf.distribute.Strategy, optional
+        Each of its replicas takes an equal part of every batch, and batch normalisation sees the
+        whole of it.
+
+    Raises
+    ------
+    InputError
+        A batch cannot be shared out equally among the replicas.
     """
 
-    def __init__(self, build: Callable, losses: Callable, batch_size: int, strategy=None):
+    def __init__(self, build: Callable, losses: Callable, batch_size: int,
+                 strategy: Any = None):
         self.tf, keras = tf, keras = import_tensorflow()
         self.strategy = strategy or tf.distribute.get_strategy()
         self.losses, self.replicas = losses, self.strategy.num_replicas_in_sync
@@ -43,14 +59,14 @@ class KerasStep(Backend):
                 tf.TensorSpec((None,), tf.uint8)])
         self.start(self.network.get_weights())
 
-    def read(self, variables):
+    def read(self, variables: list) -> list[np.ndarray]:
         return [variable.numpy() for variable in variables]
 
-    def write(self, variables, arrays):
+    def write(self, variables: list, arrays: list[np.ndarray]) -> None:
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
 
-    def step(self, batch, rate, decay):
+    def step(self, batch: tuple[np.ndarray, np.ndarray], rate: float, decay: float) -> None:
         self.optimizer.learning_rate = rate
         self._update(*batch, self.tf.constant(1 - decay, self.tf.float32))
 
@@ -78,7 +94,7 @@ class KerasStep(Backend):
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return tf.stack([loss, error])
 
-    def validation_sums(self, x, quality):
+    def validation_sums(self, x: np.ndarray, quality: np.ndarray) -> Any:
         found = self._losses_and_errors(self.ema, x, quality, training=False)
         return self.tf.reduce_sum(found, axis=1)
 
@@ -86,7 +102,7 @@ class KerasStep(Backend):
         output = network(self.tf.cast(x, self.tf.float32), training=training)
         return self.tf.stack(self.losses(quality, output))
 
-    def of_all_workers(self, *numbers):
+    def of_all_workers(self, *numbers: float) -> list[tuple]:
         tf = self.tf
         if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return [numbers]

@@ -5,6 +5,7 @@ in its out_path `run.json` (the schedule), `history_cls.csv` and `.png`, `best/`
 step, weights, EMA and Adam's moments in Keras' order and layout, whatever the framework, so that
 either can continue the other's training.
 """
+import argparse
 import contextlib
 import json
 import math
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from classifier.checkpoints import load_arrays, refuse_wildcards
 from classifier.cli import Progress
 from classifier.errors import InputError
 from classifier.files import check_writable, save_arrays, whole_file
+from classifier.patches import Patches
 from classifier.training.backend import Backend
 from classifier.training.best_weights import BestWeights
 from classifier.training.distribute import refuse_unlike_workers
@@ -29,13 +32,33 @@ STATE_SECONDS = 240  # between two states, at most
 STOPPED = 130        # exit status of a training that was asked to stop
 
 
-def run_training(args, schedule: dict, backend: Backend, best: BestWeights, train_source,
-                 val_source, base: list | None = None) -> int:
-    """Start or resume a training and carry it through; returns the exit status.
+def run_training(args: argparse.Namespace, schedule: dict, backend: Backend, best: BestWeights,
+                 train_source: Any, val_source: Patches,
+                 base: list[np.ndarray] | None = None) -> int:
+    """Start or resume a training and carry it through.
 
-    args: options of `add_training_options`; schedule: from `resolve_schedule`; train_source,
-    val_source: like `PatchFile`; base: arrays to start from, those of `best.base`. InputError if
-    the out_path cannot be used or resumed, or the loss is not finite.
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Options of `add_training_options`.
+    schedule : dict
+        From `resolve_schedule`.
+    backend : Backend
+    best : BestWeights
+    train_source : PatchFile, PhotoSource or CodedPhotos
+    val_source : Patches
+    base : list of arrays, optional
+        Weights to start from, those of `best.base`.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or STOPPED if it was asked to stop.
+
+    Raises
+    ------
+    InputError
+        The out_path cannot be used or resumed, the workers differ, or the loss is not finite.
     """
     out, batch_size, chief = args.out_path, schedule['batch_size'], backend.is_chief
     per_epoch, until, step = schedule['steps_per_epoch'], last_step(schedule, args.until_epoch), 0

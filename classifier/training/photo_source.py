@@ -4,6 +4,8 @@ A crop shows a compressed photo at any phase of the block grid. The photos must 
 compressed before. `coded_photos` does the same on a device.
 """
 import itertools
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,7 +21,7 @@ _MARGIN = 8   # px of JPEG around a crop, so that it never shows the border of a
 _PHASES = 16  # of the grid of 4:2:0 chroma blocks
 
 
-def read_photos(folder, side: int, recursive: bool) -> list[np.ndarray]:
+def read_photos(folder: str | os.PathLike, side: int, recursive: bool) -> list[np.ndarray]:
     """The photos in a folder that are of at least `side` px; InputError for none."""
     with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(read_image, usable_images(list_images(folder, recursive), side)))
@@ -28,12 +30,27 @@ def read_photos(folder, side: int, recursive: bool) -> list[np.ndarray]:
 class PhotoSource:
     """Photos in memory; a crop is cut from the middle of a tile compressed when it is drawn.
 
-    side: of a crop, in px; chroma: 'mixed' or '4:2:0'; augment, for the patch network: draw flat
-    crops again, up to 3 times, and mirror each axis in half of the crops.
+    Parameters
+    ----------
+    folder : path-like
+    side : int
+        Of a crop, in px.
+    recursive : bool
+        Read subfolders too.
+    chroma : str
+        '4:2:0' or 'mixed', as in `images.draw_chroma`.
+    augment : bool
+        For the patch network: draw flat crops again, up to 3 times, and mirror each axis in half
+        of the crops.
+
+    Raises
+    ------
+    InputError
+        No photo can be used.
     """
 
-    def __init__(self, folder, side: int, recursive: bool = False, chroma: str = '4:2:0',
-                 augment: bool = True):
+    def __init__(self, folder: str | os.PathLike, side: int, recursive: bool = False,
+                 chroma: str = '4:2:0', augment: bool = True):
         self.side, self.chroma, self.augment = side, chroma, augment
         self.tile = side + 2 * _MARGIN + _PHASES
         self.photos = read_photos(folder, self.tile, recursive)
@@ -41,8 +58,21 @@ class PhotoSource:
     def __len__(self):
         return len(self.photos)
 
-    def draw(self, number: int, rng: np.random.Generator):
-        """Crops, uint8 (number, side, side, 3) BGR, and their qualities, uint8 (number,)."""
+    def draw(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Crops of photos at random qualities.
+
+        Parameters
+        ----------
+        number : int
+        rng : np.random.Generator
+
+        Returns
+        -------
+        x : uint8 array, shape (number, side, side, 3)
+            BGR pixels.
+        quality : uint8 array, shape (number,)
+            1..100.
+        """
         x = np.empty((number, self.side, self.side, 3), np.uint8)
         quality = np.empty(number, np.uint8)
         for i in range(number):
@@ -61,7 +91,8 @@ class PhotoSource:
                 x[mirrored] = np.flip(x[mirrored], axis)
         return x, quality
 
-    def batches(self, batch_size, seed, step=0):
+    def batches(self, batch_size: int, seed: int,
+                step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Endless batches from that step on, as `PatchFile.batches`, drawn ahead on all cores."""
         with ThreadPoolExecutor(cores()) as pool:
             yield from ordered_map(

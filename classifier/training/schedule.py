@@ -1,9 +1,8 @@
 """The schedule of a training: its options, its learning rate, the decay of its EMA.
 
-It is given once, stored in `run.json`, and kept by every `--resume`. Learning rate: a linear
-warm-up, then half a cosine down to 0 (Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent
-with Warm Restarts", ICLR 2017).
+It is given once, stored in `run.json`, and kept by every `--resume`.
 """
+import argparse
 import json
 import math
 from pathlib import Path
@@ -28,7 +27,7 @@ _OPTIONS = {
     'seed': (count(0, MAX_SEED), 'of the random weights and the order of the data')}
 
 
-def add_training_options(parser, defaults: dict, out_path: str):
+def add_training_options(parser: argparse.ArgumentParser, defaults: dict, out_path: str) -> None:
     """Add the options of every training; `defaults` is a schedule such as SCHEDULE."""
     for name, (kind, text) in _OPTIONS.items():
         default = 'one pass over the file' if defaults[name] is None else defaults[name]
@@ -42,7 +41,7 @@ def add_training_options(parser, defaults: dict, out_path: str):
                         help='write TensorBoard logs to out_path/tensorboard')
 
 
-def add_photo_options(parser, required: bool = False):
+def add_photo_options(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """Add the options of a training on photos."""
     parser.add_argument('--in_path', required=required, metavar='DIR',
                         help='photos to train on, never compressed before')
@@ -51,11 +50,26 @@ def add_photo_options(parser, required: bool = False):
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
 
 
-def resolve_schedule(args, defaults: dict) -> dict:
+def resolve_schedule(args: argparse.Namespace, defaults: dict) -> dict:
     """The schedule to follow: the stored one with `--resume`, else what was asked for.
 
-    args: options of `add_training_options`, and `comp_type`, the network's name. InputError if
-    the out_path holds another training, none to resume, or the shipped weights.
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Options of `add_training_options`, and `comp_type`, the network's name.
+    defaults : dict
+        A schedule such as SCHEDULE.
+
+    Returns
+    -------
+    dict
+        With the keys of `defaults` and `comp_type`.
+
+    Raises
+    ------
+    InputError
+        The out_path holds the shipped weights or another training, or the one to resume is
+        missing, damaged or of another schedule.
     """
     refuse_shipped(args.out_path)
     path = args.out_path / RUN_FILE
@@ -92,7 +106,23 @@ def last_step(schedule: dict, until_epoch: int | None = None) -> int:
 
 
 def learning_rate(step: int, schedule: dict) -> float:
-    """The learning rate of a step, counted from 0."""
+    """The learning rate of a step: a linear warm-up, then half a cosine down to 0.
+
+    Parameters
+    ----------
+    step : int
+        Counted from 0.
+    schedule : dict
+        From `resolve_schedule`.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    """
     total = last_step(schedule)
     warmup = max(1, min(schedule['warmup_steps'], total // 10))
     if step < warmup:
@@ -102,8 +132,18 @@ def learning_rate(step: int, schedule: dict) -> float:
 
 
 def ema_decay(step: int) -> float:
-    """How much of itself the EMA keeps at a step, counted from 0; it begins as a plain mean.
+    """How much of itself the EMA keeps at a step; it begins as a plain mean.
 
     At 0.999 from the start, 36.8 % of the initial weights would be left in it after 1,000 steps.
+
+    Parameters
+    ----------
+    step : int
+        Counted from 0.
+
+    Returns
+    -------
+    float
+        0.1..EMA_DECAY.
     """
     return min(EMA_DECAY, (1 + step) / (10 + step))

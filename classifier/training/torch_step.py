@@ -5,7 +5,9 @@ bfloat16. PyTorch is not in requirements.txt, so this module is imported only wh
 """
 import contextlib
 import copy
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -44,13 +46,13 @@ class PatchNetwork(nn.Module):
         for layer in (self.last, self.head):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         for entry, squeeze, middle, expand in self.stages:
             x = F.relu(entry(x))
             x = F.relu(expand(F.relu(middle(F.relu(squeeze(x))))) + x)
         return 100 * torch.sigmoid(self.head(F.relu(self.last(x)).mean((2, 3))))
 
-    def weights(self):
+    def weights(self) -> Iterator[torch.Tensor]:
         """Parameters and moving statistics, in the order of Keras' `get_weights()`."""
         for module in self.modules():
             yield from module.parameters(recurse=False)
@@ -58,8 +60,20 @@ class PatchNetwork(nn.Module):
                 yield from (module.running_mean, module.running_var)
 
 
-def losses(output, quality):
-    """A batch's mean loss and mean absolute quality error, as `models.confidence_loss`."""
+def losses(output: torch.Tensor, quality: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch's mean loss and mean absolute quality error, as in `models.confidence_loss`.
+
+    Parameters
+    ----------
+    output : float32 tensor, shape (n, 2)
+        Predicted confidence and quality, 0..100.
+    quality : integer tensor, shape (n,)
+        True qualities, 1..100.
+
+    Returns
+    -------
+    loss, error : float32 tensors, shape ()
+    """
     error = (quality - output[:, 1]).abs()
     confidence_error = (100 - error.detach() - output[:, 0]).abs()
     return (0.5 * confidence_error + error).mean(), error.mean()
@@ -73,6 +87,12 @@ class TorchStep(Backend):
     and then replayed: its hundreds of kernels are so short that starting them one by one takes
     longer. So nothing in `_step` may come from the CPU then: what changes from step to step is
     put into tensors on the device before.
+
+    Parameters
+    ----------
+    comp_type : CompType
+    seed : int
+        Of the random weights.
     """
 
     def __init__(self, comp_type: CompType, seed: int):
@@ -98,7 +118,8 @@ class TorchStep(Backend):
         self.forward = torch.compile(self.network)
         self.eager_steps, self.graph = _EAGER_STEPS, None
 
-    def step(self, batch, rate, decay):
+    def step(self, batch: tuple[np.ndarray, np.ndarray] | Callable, rate: float,
+             decay: float) -> None:
         self.rate.fill_(rate)
         self.ema_share.fill_(1 - decay)
         if not (_ON_GPU and callable(batch)):
@@ -133,18 +154,19 @@ class TorchStep(Backend):
             self.sums += torch.stack([loss.detach(), error.detach()])
 
     @torch.no_grad()
-    def validation_sums(self, x, quality):
+    def validation_sums(self, x: np.ndarray | torch.Tensor,
+                        quality: np.ndarray | torch.Tensor) -> np.ndarray:
         x, quality = (torch.as_tensor(values, device=DEVICE) for values in (x, quality))
         means = losses(self.ema(x.permute(0, 3, 1, 2).float()), quality)
         return len(x) * torch.stack(means).double().cpu().numpy()
 
-    def read(self, variables):
+    def read(self, variables: list[torch.Tensor]) -> list[np.ndarray]:
         values = (tensor.detach().cpu() for tensor in variables)
         return [(v.permute(2, 3, 1, 0) if v.ndim == 4 else v.t()).contiguous().numpy().copy()
                 for v in values]
 
     @torch.no_grad()
-    def write(self, variables, arrays):
+    def write(self, variables: list[torch.Tensor], arrays: list[np.ndarray]) -> None:
         for tensor, array in zip(variables, arrays, strict=True):
             value = torch.tensor(array)  # Keras' kernels are (h, w, in, out)
             tensor.copy_(value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t())
@@ -154,7 +176,7 @@ class TorchStep(Backend):
 
 
 @contextlib.contextmanager
-def small_memory_named():
+def small_memory_named() -> Iterator[None]:
     """Turn PyTorch's error about a GPU's memory into an InputError."""
     try:
         yield
