@@ -77,7 +77,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def predict_path(path: str | os.PathLike, network: tuple, refine: bool, max_pixels: int,
+def predict_path(path: str | os.PathLike, network: tuple | None, refine: bool, max_pixels: int,
                  predictor: Predictor | None = None) -> tuple[dict, list, list] | InputError:
     """An image's row, a dict; lines that say more about it; warnings. Or an InputError.
 
@@ -143,7 +143,7 @@ def lattice_line(row: dict, image: np.ndarray) -> str:
 
 
 @contextlib.contextmanager
-def open_rows(args: argparse.Namespace, made: dict, paths: Sequence[Path]
+def open_rows(args: argparse.Namespace, made: dict | None, paths: Sequence[Path]
               ) -> Iterator[tuple[Callable, Sequence[int], Iterable[float]]]:
     """For --csv: a function that takes an image's index and row.
 
@@ -172,8 +172,11 @@ def open_rows(args: argparse.Namespace, made: dict, paths: Sequence[Path]
 
 def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path]) -> int:
     """All images: a folder's on all cores or a cluster, a single one by the predictor itself."""
-    folder, made, progress = args.in_path.is_dir(), made_with(args, predictor), None
-    how = network_of(args, predictor, made), args.refine, args.max_pixels
+    folder, made, network, progress = args.in_path.is_dir(), None, None, None
+    if folder:  # whose rows outlast this run, and whose threads open the network again
+        made = made_with(args, predictor)
+        network = network_of(args, predictor, made)
+    how = network, args.refine, args.max_pixels
     single = None if folder else predict_path(paths[0], *how, predictor)
     if isinstance(single, InputError):
         complain(f'predict_cls.py: error: {paths[0]}: {single}')
