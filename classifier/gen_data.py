@@ -199,11 +199,12 @@ def write_patches(file: h5py.File, paths: list[Path], counts: np.ndarray, work: 
             with Progress(len(paths), 'images', done) as progress:
                 for index, own in zip(todo, ordered_map(pool, work, todo, 2 * cores())):
                     for data, patches in zip((x, y), own):
+                        if data is y:
+                            os.fsync(plain)  # the patches, before the qualities say they are there
                         first = ends[index] - len(patches)
                         plain.seek(data.id.get_offset() + first * math.prod(data.shape[1:]))
                         plain.write(patches)
                         plain.flush()
-                        os.fsync(plain)  # patches before qualities, which say they are there
                     done += 1
                     progress.update(done)
     except KeyboardInterrupt:
