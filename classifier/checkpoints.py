@@ -114,12 +114,12 @@ def load_network(comp_type: CompType, path: str | os.PathLike):
         The weights are missing, Git LFS pointers, damaged, not finite, or of another compression
         type.
     """
-    if (arrays := _npz_path(path)) is not None:
+    weights = _npz_weights(path)
+    if weights is not None:
         network = build_network(comp_type)
-        weights = load_arrays(arrays)
         if [w.shape for w in weights] != [w.shape for w in network.get_weights()]:
             raise InputError(f'{path}: these weights are not of {comp_type.name}')
-        network.set_weights(_finite(weights, path))
+        network.set_weights(weights)
         return network
     prefix = _checkpoint_prefix(path, 'train some with train.py or name a folder with --weights')
     tf, _ = import_tensorflow()
@@ -188,10 +188,8 @@ def load_weights(comp_type: CompType, path: str | os.PathLike) -> list[np.ndarra
     InputError
         As from `load_network`, but for the shapes in an .npz, which are not checked.
     """
-    arrays = _npz_path(path)
-    if arrays is None:
-        return load_network(comp_type, path).get_weights()
-    return _finite(load_arrays(arrays), path)
+    weights = _npz_weights(path)
+    return load_network(comp_type, path).get_weights() if weights is None else weights
 
 
 def refuse_wildcards(folder: str | os.PathLike) -> None:
@@ -200,13 +198,12 @@ def refuse_wildcards(folder: str | os.PathLike) -> None:
         raise InputError(f'{folder}: TensorFlow takes [ ] * ? in a path for wildcards; rename it')
 
 
-def _npz_path(path):
-    """The .npz that a path stands for, None for a checkpoint folder."""
-    path = Path(path)
-    if path.suffix == '.npz':
-        return path
-    npz = path / WEIGHTS_FILE
-    return npz if npz.is_file() and not (path / '.index').is_file() else None
+def _npz_weights(path):
+    """The arrays, which are finite, of the .npz that a path stands for; None for a checkpoint."""
+    npz = Path(path) if Path(path).suffix == '.npz' else Path(path) / WEIGHTS_FILE
+    if npz == Path(path) or npz.is_file() and not (Path(path) / '.index').is_file():
+        return _finite(load_arrays(npz), path)
+    return None
 
 
 def _finite(weights, path):
