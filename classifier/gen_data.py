@@ -15,19 +15,20 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from classifier.batch import ordered_map
 from classifier.cli import MAX_SEED, Progress, command, count
+from classifier.edits import EDITED_SHARE, edited
 from classifier.environment import cores
 from classifier.errors import InputError
 from classifier.files import check_writable, naming, put_in_place, whole_file
 from classifier.images import (CHROMA, MAX_PIXELS, MIXED, compress, draw_chroma, list_images,
                                read_image)
-from classifier.models import COMP_TYPES, get_comp_type
+from classifier.models import COMP_TYPES, CompType, get_comp_type
 from classifier.patches import DIGEST, REDRAWS, content_digest
 from classifier.sources import usable_images
 
@@ -53,6 +54,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     mix = ', '.join(f'{name} ({100 * share:g} %%)' for name, share in MIXED.items())
     parser.add_argument('--chroma', choices=CHROMA, default='4:2:0', help='4:2:0 (default), or '
                         f'mixed: for each image at each quality one of {mix}')
+    parser.add_argument('--uncompressed', type=count(0), default=0, metavar='N',
+                        help='N patches more, over all images, of the images as they are, '
+                        'labelled 100 (default: 0)')
+    parser.add_argument('--edits', action='store_true', help='edit images after compression '
+                        f'({100 * EDITED_SHARE:g} %% of them): resize, blur, recolour, turn ...')
     parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
@@ -62,27 +68,27 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def share_out(num_samples: int, images: int, qualities: int,
-              rng: np.random.Generator) -> np.ndarray:
-    """How many patches each image gives at each quality.
+def share_out(totals: Sequence[int], images: int, rng: np.random.Generator) -> np.ndarray:
+    """How many patches each image gives at each level.
 
     Parameters
     ----------
-    num_samples : int
-        Patches at each quality, over all images.
-    images, qualities : int
+    totals : sequence of int
+        Patches at each level, over all images.
+    images : int
         How many there are.
     rng : np.random.Generator
         Draws the images that a remainder goes to.
 
     Returns
     -------
-    int array, shape (images, qualities)
-        Each column adds up to `num_samples`.
+    int array, shape (images, levels)
+        The columns add up to `totals`.
     """
-    counts = np.full((images, qualities), num_samples // images)
-    for column in counts.T:
-        column[rng.permutation(images)[:num_samples % images]] += 1
+    counts = np.empty((images, len(totals)), int)
+    for column, total in zip(counts.T, totals):
+        column[:] = total // images
+        column[rng.permutation(images)[:total % images]] += 1
     return counts
 
 
@@ -115,20 +121,29 @@ def random_patches(image: np.ndarray, number: int, size: int, block: int,
     return patches
 
 
-def image_patches(path: Path, counts: np.ndarray, size: int, block: int, chroma: str,
-                  rng: np.random.Generator,
+def image_patches(path: Path, counts: np.ndarray, size: int, comp_type: CompType, chroma: str,
+                  edits: bool, rng: np.random.Generator,
                   save_folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,)."""
+    """All patches of one image, shuffled: uint8 (n, size, size, 3) and (n,).
+
+    `counts` says how many at each quality and, last, of the image as it is.
+    """
     image = read_image(path, math.inf)  # `usable_images` has looked at its size
-    parts = [np.empty((0, size, size, 3), np.uint8)]
-    for quality, number in enumerate(counts, start=1):
-        if number or save_folder:
-            coded = compress(image, quality, draw_chroma(chroma, rng))
+    parts, best = [np.empty((0, size, size, 3), np.uint8)], comp_type.max_quality
+    for level, number in enumerate(counts, start=1):
+        if number or save_folder and level <= best:
+            coded, block = image, comp_type.block
+            if level <= best:
+                coded = compress(image, level, draw_chroma(chroma, rng))
+            if edits:
+                coded, changed = edited(coded, rng, size)
+                block = 1 if changed else block  # the grid has gone
             parts.append(random_patches(coded, number, size, block, rng))
             if save_folder:
-                with whole_file(save_folder / f'{path.name}_q{quality:03}.png', 'wb') as file:
+                with whole_file(save_folder / f'{path.name}_q{level:03}.png', 'wb') as file:
                     file.write(cv2.imencode('.png', coded)[1])
-    qualities = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint8), counts)
+    levels = np.minimum(np.arange(1, len(counts) + 1), best)
+    qualities = np.repeat(levels.astype(np.uint8), counts)
     order = rng.permutation(len(qualities))
     return np.concatenate(parts)[order], qualities[order]
 
@@ -228,16 +243,16 @@ def main(argv: list[str] | None = None) -> None:
     cv2.setNumThreads(1)  # the images share the cores, not the parts of one image
     paths = usable_images(list_images(args.in_path, args.recursive), args.patch_size,
                           args.max_pixels)
-    counts = share_out(args.num_samples, len(paths), comp_type.max_quality,
-                       np.random.default_rng(args.seed))
+    totals = comp_type.max_quality * [args.num_samples] + [args.uncompressed]
+    counts = share_out(totals, len(paths), np.random.default_rng(args.seed))
     recipe = hashlib.sha256(json.dumps(
-        [comp_type.name, args.num_samples, args.patch_size, args.chroma, args.seed,
+        [comp_type.name, totals, args.patch_size, args.chroma, args.edits, args.seed,
          args.save_image, [[p.name, p.stat().st_size] for p in paths]]).encode()).hexdigest()
 
     def work(index):
         rng = np.random.default_rng((args.seed, index))
-        return image_patches(paths[index], counts[index], args.patch_size, comp_type.block,
-                             args.chroma, rng, save_folder)
+        return image_patches(paths[index], counts[index], args.patch_size, comp_type,
+                             args.chroma, args.edits, rng, save_folder)
 
     total = int(counts.sum())
     with naming(final), open_part(part, total, args.patch_size, recipe) as file:

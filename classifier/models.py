@@ -53,7 +53,8 @@ class CompType:
 
 
 COMP_TYPES = {t.name: t for t in (CompType('jpeg_paper', k=8, threshold=96),
-                                  CompType('jpeg_paper_k12', k=12, threshold=97))}
+                                  CompType('jpeg_paper_k12', k=12, threshold=97),
+                                  CompType('jpeg_robust', k=12, threshold=90))}
 
 
 def get_comp_type(name: str) -> CompType:

@@ -52,9 +52,9 @@ def test_flat_patches_are_drawn_again():
 
 
 def test_patches_are_shared_out_evenly_and_exactly():
-    counts = gen_data.share_out(10, 4, 100, np.random.default_rng(0))
-    assert (counts.sum(axis=0) == 10).all()
-    assert set(counts.ravel()) == {2, 3}
+    counts = gen_data.share_out(100 * [10] + [7], 4, np.random.default_rng(0))
+    assert counts.sum(axis=0).tolist() == 100 * [10] + [7]
+    assert set(counts.ravel()) == {1, 2, 3}
 
 
 def test_the_same_seed_gives_the_same_file(photo_folder, tmp_path):
@@ -354,3 +354,24 @@ def test_a_seed_out_of_range_is_a_usage_error(tmp_path, capsys, seed):
     with pytest.raises(SystemExit, match='2'):
         generate(tmp_path, tmp_path, '--seed', seed)
     assert 'whole number from 0 to 4294967295' in capsys.readouterr().err
+
+
+def test_patches_of_uncompressed_images_are_labelled_with_the_best_quality(photo_folder, tmp_path):
+    assert generate(photo_folder, tmp_path, '--uncompressed', '40') == 0
+    with h5py.File(tmp_path / 'p.h5') as file:
+        assert np.bincount(file['y_quality'][:]).tolist() == [0, *99 * [3], 43]
+    images_as_they_are = [images.read_image(path) for path in sorted(photo_folder.iterdir())]
+    patches, quality = gen_data.image_patches(
+        sorted(photo_folder.iterdir())[0], np.array(100 * [0] + [5]), 24, PAPER, '4:2:0', False,
+        np.random.default_rng(0))
+    windows = np.lib.stride_tricks.sliding_window_view(images_as_they_are[0], (24, 24, 3))[
+        ::8, ::8, 0].reshape(-1, 24 * 24 * 3)
+    assert (quality == 100).all()
+    assert all((windows == patch.ravel()).all(axis=1).any() for patch in patches)
+
+
+def test_edited_patches_are_others_but_as_many(photo_folder, tmp_path):
+    for name, more in (('a', []), ('b', ['--edits']), ('c', ['--edits'])):
+        assert generate(photo_folder, tmp_path / name, *more) == 0
+    a, b, c = ((tmp_path / n / 'p.h5').read_bytes() for n in 'abc')
+    assert a != b == c and len(a) == len(b)
