@@ -14,8 +14,8 @@ ones with
 
     python3 classifier/train.py --comp_type jpeg_paper --install out/best
 
-PyTorch keeps photos at every quality in the memory of the GPU (300 bytes a pixel) and draws
-patches there. On photos the default is 40 epochs of 1,000 steps of 4,096 patches. With
+PyTorch keeps photos at every quality in the memory of the GPU (300 bytes a pixel), draws patches
+there and, with `--edits`, edits them there. On photos the default is 40 epochs of 1,000 steps of 4,096 patches. With
 `--strategy mirrored` every batch is shared out among the GPUs of this machine, with
 `multi_worker` among the machines in TF_CONFIG; the training stays the same.
 
@@ -32,6 +32,7 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from classifier.cli import command
+from classifier.edits import EDITED_SHARE
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
 from classifier.images import CHROMA
@@ -43,7 +44,7 @@ from classifier.training.distribute import STRATEGIES, lost_workers_named, open_
 from classifier.training.keras_step import KerasStep
 from classifier.training.loop import run_training
 from classifier.training.photo_source import PhotoSource
-from classifier.training.schedule import (PHOTO_SCHEDULE, SCHEDULE, add_photo_options,
+from classifier.training.schedule import (PHOTO_SCHEDULE, SCHEDULE, SHARE, add_photo_options,
                                           add_training_options, resolve_schedule)
 
 
@@ -57,6 +58,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_photo_options(parser)
     parser.add_argument('--chroma', choices=CHROMA, help='as in gen_data.py, of the photos to '
                         f'train on (default: {PHOTO_SCHEDULE["chroma"]})')
+    parser.add_argument('--edits', action='store_true', default=None, help='with photos: edit '
+                        f'{100 * EDITED_SHARE:g} %% of the patches after compression, those to '
+                        'validate on, too: resize, blur, recolour, turn ...')
+    parser.add_argument('--uncompressed', type=SHARE, metavar='SHARE', help='with photos: this '
+                        'share of the patches (0..1), those to validate on, too, is of the photos '
+                        f'as they are, labelled 100 (default: {PHOTO_SCHEDULE["uncompressed"]})')
     parser.add_argument('--base_weights', metavar='PATH', help='start from these weights, a '
                         'checkpoint folder or a weights.npz, instead of random ones')
     parser.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
@@ -74,6 +81,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     hdf5, photos = (args.hdf5_train_path, args.hdf5_val_path), (args.in_path, args.val_path)
     if not args.install and not all(hdf5) + all(photos) == any(hdf5) + any(photos) == 1:
         parser.error('name --hdf5_train_path and --hdf5_val_path, or --in_path and --val_path')
+    if any(hdf5) and (args.edits or args.uncompressed is not None):
+        parser.error('--edits and --uncompressed are for --in_path; for HDF5 files give them to '
+                     'gen_data.py')
     if args.epochs == 0 and not args.base_weights:
         parser.error('--epochs 0 validates --base_weights: name them')
     if args.base_type and not args.base_weights:
@@ -110,9 +120,12 @@ def main(argv: list[str] | None = None) -> int | None:
         errors_named = lost_workers_named
     with errors_named():
         if args.in_path:
-            open_photos = partial(coded_photos.CodedPhotos, seed=seed) if pytorch else PhotoSource
-            val = open_photos(args.val_path, comp_type.patch, args.recursive).fixed()
-            train = open_photos(args.in_path, comp_type.patch, args.recursive, schedule['chroma'])
+            open_photos = partial(
+                partial(coded_photos.CodedPhotos, seed=seed) if pytorch else PhotoSource,
+                side=comp_type.patch, recursive=args.recursive, edits=schedule['edits'],
+                uncompressed=schedule['uncompressed'])
+            val = open_photos(args.val_path).fixed()
+            train = open_photos(args.in_path, chroma=schedule['chroma'])
         else:
             train, val = (PatchFile(path, comp_type) for path in (args.hdf5_train_path,
                                                                   args.hdf5_val_path))

@@ -59,6 +59,16 @@ def small_photos(photo, tmp_path):
 
 
 @pytest.fixture
+def large_photos(photo, tmp_path):
+    """Two photos that are large enough to be edited before crops are cut, in a folder."""
+    folder = tmp_path / 'large_photos'
+    folder.mkdir()
+    for name, part in (('a', photo[:256, :260]), ('b', photo[40:, 150:])):
+        cv2.imwrite(str(folder / f'{name}.png'), part)
+    return folder
+
+
+@pytest.fixture
 def half_flat(tmp_path):
     """A folder with a photo that is black on its left half, and noise on the other."""
     image = np.zeros((64, 128, 3), np.uint8)

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from classifier import edits, images, train
 from classifier.patches import Patches
 from classifier.training.photo_source import PhotoSource
-from small_training import (FRAMEWORKS, assert_same, coded_photos, half_flat,  # noqa: F401
-                            history, run_photos, small_photos, small_types, torch_step)
+from small_training import (FRAMEWORKS, assert_same, coded_photos, error_line,  # noqa: F401
+                            half_flat, history, large_photos, run_photos, small_photos,
+                            small_types, torch_step)
 
 
 def test_flat_crops_are_drawn_again(half_flat):
@@ -53,6 +55,100 @@ def test_batches_of_photos_depend_on_seed_and_step_alone(small_photos):
     parts = list(fixed.in_order(20))
     assert [len(y) for _, y in parts] == [20, 20, 10] and len(fixed) == 50
     assert_same(parts[0], [part[:20] for part in source.draw(50, np.random.default_rng(0))])
+
+
+def test_without_edits_a_seed_gives_the_patches_that_it_always_gave(small_photos):
+    """The order of the random numbers: photo, place, quality, phase, chroma; then mirrorings."""
+    photos = [images.read_image(path) for path in sorted(small_photos.iterdir())]
+    rng, number = np.random.default_rng(7), 40
+    crops, qualities = [], []
+    for _ in range(number):
+        photo = photos[rng.integers(2)]
+        top, left = rng.integers(np.array(photo.shape[:2]) - 48 + 1)
+        qualities.append(int(rng.integers(1, 101)))
+        dy, dx = 8 + rng.integers(16, size=2)
+        coded = images.compress(photo[top:top + 48, left:left + 48].copy(), qualities[-1],
+                                images.draw_chroma('mixed', rng))
+        crops.append(coded[dy:dy + 16, dx:dx + 16])
+    for axis, mirrored in zip((0, 1), rng.random((2, number)) < 0.5):
+        crops = [np.flip(crop, axis) if yes else crop for crop, yes in zip(crops, mirrored)]
+    assert all((crop != crop[0, 0]).any() for crop in crops)  # none was drawn again
+    x, y = PhotoSource(small_photos, 16, chroma='mixed').draw(number, np.random.default_rng(7))
+    assert (x == crops).all() and (y == qualities).all()
+
+
+def is_in(photo, crops):
+    """Which crops are in a photo, at any place."""
+    size = crops[0].shape
+    windows = np.lib.stride_tricks.sliding_window_view(photo, size)[:, :, 0]
+    windows = {window.tobytes() for row in windows for window in row}
+    return np.array([any(crop[::up, ::across].tobytes() in windows for up in (1, -1)
+                         for across in (1, -1)) for crop in crops])
+
+
+def test_a_share_of_uncompressed_patches_is_of_the_photos_as_they_are(small_photos):
+    source = PhotoSource(small_photos, 16, uncompressed=0.3)
+    x, y = source.draw(400, np.random.default_rng(0))
+    as_they_are = np.any([is_in(photo, x) for photo in source.photos], axis=0)
+    assert 0.23 < as_they_are.mean() < 0.37
+    assert (y[as_they_are] == 100).all()
+    assert (y[~as_they_are] == 100).mean() < 0.05 and len(set(y[~as_they_are])) > 80
+
+
+def test_a_share_of_the_patches_is_edited(large_photos):
+    source = PhotoSource(large_photos, 16, edits=True, uncompressed=1)
+    x, y = source.draw(150, np.random.default_rng(1))
+    as_they_are = np.any([is_in(photo, x) for photo in source.photos], axis=0)
+    assert (y == 100).all()
+    assert 0.28 < as_they_are.mean() < 0.52  # 1 - EDITED_SHARE
+    again = source.draw(150, np.random.default_rng(1))
+    assert_same((x, y), again)
+
+
+def test_crops_of_edited_tiles_show_nothing_of_their_borders(large_photos, monkeypatch):
+    """Whatever the edit: with tiles that are marked along their border, and reduced the farthest."""
+    reduced = edits._scaled(0.2, 0.2)
+
+    def marked(tile, rng, side):
+        tile = tile.copy()
+        tile[[0, -1]] = tile[:, [0, -1]] = 255
+        changed = reduced(tile, rng)
+        for kind in ('blurred', 'sharpened'):
+            changed = edits.apply(kind, changed, rng)
+        assert min(changed.shape[:2]) >= side
+        return changed, True
+    monkeypatch.setattr('classifier.training.photo_source.edited', marked)
+    source = PhotoSource(large_photos, 16, edits=True, uncompressed=1, augment=False)
+    source.photos = [np.full_like(photo, 90) for photo in source.photos]
+    x, _ = source.draw(60, np.random.default_rng(0))
+    assert (x == 90).all()
+
+
+@pytest.mark.parametrize('options, reason', [
+    (('--edits',), 'the training was started with edits False, not True; leave --edits as it was'),
+    (('--uncompressed', '0.2'), 'started with uncompressed 0.1, not 0.2')])
+def test_edits_and_uncompressed_patches_are_part_of_the_schedule(
+        small_photos, tmp_path, capsys, monkeypatch, options, reason):
+    monkeypatch.setattr(PhotoSource, 'fixed', partialmethod(PhotoSource.fixed, 200))
+    opened = []
+    monkeypatch.setattr(PhotoSource, 'draw', lambda self, *args, draw=PhotoSource.draw: (
+        opened.append((self.edits, self.uncompressed)), draw(self, *args))[1])
+    assert run_photos(small_photos, tmp_path, '--uncompressed', '0.1', '--epochs', '2', '--lr',
+                      '1e-3', '--steps_per_epoch', '1', '--until_epoch', '1') == 0
+    schedule = json.loads((tmp_path / 'out' / 'run.json').read_text())
+    assert (schedule['edits'], schedule['uncompressed']) == (False, 0.1)
+    assert run_photos(small_photos, tmp_path, '--resume') == 0
+    assert {*opened} == {(False, 0.1)}  # the patches to validate on are of the same kind
+    assert run_photos(small_photos, tmp_path, '--resume', *options) == 2
+    assert reason in error_line(capsys)
+
+
+def test_edits_of_hdf5_patches_are_refused(tmp_path, capsys):
+    for options in (['--edits'], ['--uncompressed', '0']):
+        with pytest.raises(SystemExit, match='2'):
+            train.main(['--hdf5_train_path', 'a', '--hdf5_val_path', 'b', '--comp_type', 'tiny',
+                        '--out_path', str(tmp_path), *options])
+        assert 'are for --in_path; for HDF5 files give them to gen_data.py' in error_line(capsys)
 
 
 @pytest.mark.parametrize('framework', FRAMEWORKS)

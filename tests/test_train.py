@@ -65,7 +65,8 @@ def test_the_ema_moves_by_the_decay_it_is_given(framework, request):
 @pytest.mark.parametrize('content', ['[]', '3', '"a"', '{}', '{"epochs": 1}', '{', '\x00', None,
                                      {'epochs': '1'}, {'epochs': True}, {'batch_size': 1},
                                      {'lr': None}, {'steps_per_epoch': None}, {'seed': -1},
-                                     {'comp_type': 7}, {'chroma': 'blue'}, {'lr': float('nan')}])
+                                     {'comp_type': 7}, {'chroma': 'blue'}, {'lr': float('nan')},
+                                     {'edits': 1}, {'uncompressed': 2}, {'uncompressed': True}])
 def test_a_run_json_that_is_not_a_run_is_one_line(patch_file, tmp_path, capsys, content):
     schedule = SCHEDULE | {'steps_per_epoch': 1, 'comp_type': 'tiny'}
     if content is None:

@@ -155,8 +155,42 @@ def test_photos_in_memory_train_on_from_the_very_state(torch_step, coded_photos,
 
 
 @pytest.mark.extras
+def test_photos_as_they_are_lie_behind_those_at_every_quality(coded_photos, small_photos):
+    photos = coded_photos.CodedPhotos(small_photos, 16, uncompressed=1)
+    x, y = (tensor.numpy() for tensor in photos.draw(60))
+    assert (y == 100).all()
+    paths = sorted(small_photos.iterdir())
+    plain = [images.read_image(path) for path in paths]
+    whole = [np.lib.stride_tricks.sliding_window_view(photo, (16, 16, 3))[:, :, 0]
+             for photo in plain]
+    for crop in x:
+        assert any((windows == crop[::up, ::across]).all(axis=(2, 3, 4)).any()
+                   for windows in whole for up in (1, -1) for across in (1, -1))
+
+
+@pytest.mark.extras
+def test_a_share_of_the_crops_on_the_device_is_uncompressed_and_of_all_a_share_edited(
+        coded_photos, small_photos, monkeypatch):
+    photos = coded_photos.CodedPhotos(small_photos, 16, edits=True, uncompressed=0.3)
+    windows = []
+
+    def draw(given, draw=photos.edits.draw):
+        windows.append(given)
+        return draw(given)
+    monkeypatch.setattr(photos.edits, 'draw', draw)
+    x, y = photos.draw(4000)
+    assert x.shape == (4000, 16, 16, 3) and x.dtype == windows[0].dtype
+    assert 0.27 < (y == 100).float().mean() < 0.35 and y.min() == 1 and y.max() == 100
+    middles = windows[0][:, 24:40, 24:40]
+    same = sum((x == middles.flip(axes)).flatten(1).all(1) for axes in ((), (1,), (2,), (1, 2))) > 0
+    for kind in (y == 100, y < 100):
+        assert 0.35 < same[kind].float().mean() < 0.45  # 1 - EDITED_SHARE
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize('options', [{}, {'edits': True, 'uncompressed': 0.1}])
 def test_nothing_in_a_step_on_the_device_comes_from_the_cpu(
-        torch_step, coded_photos, small_photos, monkeypatch):
+        torch_step, coded_photos, small_photos, monkeypatch, options):
     """Or else a CUDA graph could not be recorded, or would replay old numbers.
 
     The device is PyTorch's `meta`, which any machine has: it knows shapes, and no values.
@@ -181,8 +215,10 @@ def test_nothing_in_a_step_on_the_device_comes_from_the_cpu(
             pass
         zero_grad = step
 
-    photos = coded_photos.CodedPhotos(small_photos, 16)
+    photos = coded_photos.CodedPhotos(small_photos, 16, **options)
     photos.device = 'meta'
+    if photos.edits:
+        photos.edits = coded_photos.DeviceEdits(16, 'meta')
     photos.pixels, photos.starts, photos.sides = (
         tensor.to('meta') for tensor in (photos.pixels, photos.starts, photos.sides))
     monkeypatch.setattr(torch_step, 'DEVICE', 'meta')

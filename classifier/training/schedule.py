@@ -17,7 +17,8 @@ EMA_DECAY = 0.999      # the EMA goes over about the last 1,000 steps
 SCHEDULE = {'epochs': 50, 'steps_per_epoch': None, 'batch_size': 1024, 'lr': 2e-3,
             'warmup_steps': 500, 'seed': 0}
 PHOTO_SCHEDULE = SCHEDULE | {'epochs': 40, 'steps_per_epoch': 1000, 'batch_size': 4096,
-                             'chroma': 'mixed'}
+                             'chroma': 'mixed', 'edits': False, 'uncompressed': 0}
+SHARE = number(0, 1)
 _OPTIONS = {
     'epochs': (count(0), 'length of the schedule; 0 only validates the base weights'),
     'batch_size': (count(2), 'patches in a step'),
@@ -86,7 +87,9 @@ def resolve_schedule(args: argparse.Namespace, defaults: dict) -> dict:
         stored = json.loads(path.read_text())
         for key, (kind, _) in _OPTIONS.items():
             kind(json.dumps(stored[key]))
-        if type(stored['comp_type']) is not str or stored.get('chroma', CHROMA[0]) not in CHROMA:
+        SHARE(json.dumps(stored.get('uncompressed', 0)))
+        if (type(stored['comp_type']) is not str or type(stored.get('edits', False)) is not bool
+                or stored.get('chroma', CHROMA[0]) not in CHROMA):
             raise ValueError
     except (ValueError, TypeError, KeyError):  # no JSON, no dict, a key missing
         raise InputError(f"{path}: damaged, not a training's schedule; start again with another "
