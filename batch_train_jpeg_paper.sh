@@ -12,7 +12,8 @@
 # patches each). To go on from weights that are there: BASE_WEIGHTS (their folder, or a
 # weights.npz), another OUT, and a SEED for other patches; if they are a narrower network's,
 # BASE_TYPE names its comp_type, and it is widened. FRAMEWORK=pytorch trains with PyTorch,
-# all but the last epoch.
+# all but the last epoch. EDITS=1 edits images after compression, as is done for jpeg_robust
+# unless EDITS=0; UNCOMPRESSED patches of each round are of images as they are.
 set -eu
 absolute() { case $1 in (/*) printf %s "$1" ;; (*) printf %s "$PWD/$1" ;; esac; }
 train_dir=${TRAIN_DIR:+$(absolute "$TRAIN_DIR")}
@@ -32,6 +33,8 @@ lr=${LR:-2e-3}                 # highest learning rate
 samples=${NUM_SAMPLES:-20000}  # patches for each quality, in each round
 seed=${SEED:-0}                # of weights and data; round N makes its patches with SEED + N
 framework=${FRAMEWORK:-tensorflow}
+uncompressed=${UNCOMPRESSED:-0}  # patches of images as they are, in each round
+case $comp_type in (jpeg_robust) edits=${EDITS:-1} ;; (*) edits=${EDITS:-0} ;; esac
 
 for dir in "$train_dir" "$valid_dir"; do
     if [ ! -d "$dir" ]; then
@@ -40,7 +43,8 @@ for dir in "$train_dir" "$valid_dir"; do
         exit 2
     fi
 done
-for number in "ROUNDS=$rounds" "EPOCHS=$epochs" "SEED=$seed"; do
+for number in "ROUNDS=$rounds" "EPOCHS=$epochs" "SEED=$seed" "NUM_SAMPLES=$samples" \
+        "UNCOMPRESSED=$uncompressed"; do
     case ${number#*=} in
         (*[!0-9]*|0?*) echo "$number: set ${number%%=*} to a whole number, as 3" >&2; exit 2 ;;
     esac
@@ -49,12 +53,22 @@ if [ "$rounds" -lt 1 ] || [ "$rounds" -gt "$epochs" ]; then
     echo "ROUNDS=$rounds, EPOCHS=$epochs: at least one round, and an epoch for each" >&2
     exit 2
 fi
+case $edits in
+    (0) edit_options= ;;
+    (1) edit_options=--edits ;;
+    (*) echo "EDITS=$edits: set EDITS to 1, or to 0" >&2; exit 2 ;;
+esac
+if [ "$samples" -lt 1 ]; then
+    echo "NUM_SAMPLES=$samples: at least one patch for each quality" >&2
+    exit 2
+fi
 . ./env.sh
 mkdir -p "$out"
 
 gen_data() {  # folder, file, patches for each quality, seed, chroma
     [ -f "$out/$2" ] || python3 classifier/gen_data.py --in_path "$1" --comp_type "$comp_type" \
-        --num_samples "$3" --hdf5_name "$2" --out_path "$out" --seed "$4" --chroma "$5"
+        --num_samples "$3" --hdf5_name "$2" --out_path "$out" --seed "$4" --chroma "$5" \
+        --uncompressed $((uncompressed * $3 / samples)) $edit_options
 }
 
 train() {  # round, last epoch of the schedule to do now, framework

@@ -15,9 +15,9 @@ ones with
     python3 classifier/train.py --comp_type jpeg_paper --install out/best
 
 PyTorch keeps photos at every quality in the memory of the GPU (300 bytes a pixel), draws patches
-there and, with `--edits`, edits them there. On photos the default is 40 epochs of 1,000 steps of 4,096 patches. With
-`--strategy mirrored` every batch is shared out among the GPUs of this machine, with
-`multi_worker` among the machines in TF_CONFIG; the training stays the same.
+there and, with `--edits`, edits them there. On photos the default is 40 epochs of 1,000 steps of
+4,096 patches. With `--strategy mirrored` every batch is shared out among the GPUs of this machine,
+with `multi_worker` among the machines in TF_CONFIG; the training stays the same.
 
 Adam; the learning rate warms up, then falls to 0 along a cosine. What is validated and kept is an
 exponential moving average (EMA) of the weights.

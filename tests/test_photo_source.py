@@ -106,7 +106,7 @@ def test_a_share_of_the_patches_is_edited(large_photos):
 
 
 def test_crops_of_edited_tiles_show_nothing_of_their_borders(large_photos, monkeypatch):
-    """Whatever the edit: with tiles that are marked along their border, and reduced the farthest."""
+    """Tiles are marked along their border, reduced the farthest, blurred and sharpened."""
     reduced = edits._scaled(0.2, 0.2)
 
     def marked(tile, rng, side):

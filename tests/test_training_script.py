@@ -126,7 +126,28 @@ def test_training_script_hands_on_what_it_starts_from_and_ends_in_tensorflow(scr
     assert (options(commands[1])['--seed'], options(commands[1])['--num_samples']) == ('6', '9')
 
 
+def test_training_script_edits_for_the_robust_type_and_adds_uncompressed_patches(script):
+    path = script.home / 'batch_train_jpeg_paper.sh'
+
+    def made(comp_type, **settings):
+        """Whether each command edits, and how many uncompressed patches it makes."""
+        shutil.rmtree(script.out, ignore_errors=True)
+        result, commands = script('sh', path, comp_type, ROUNDS='2', **settings)
+        assert result.returncode == 0 and result.stderr == ''
+        return [('--edits' in c, options(c)['--uncompressed']) for c in commands
+                if c[0].endswith('/gen_data.py')]
+    assert made('jpeg_paper') == 3 * [(False, '0')]
+    assert made('jpeg_robust') == 3 * [(True, '0')]
+    assert made('jpeg_robust', EDITS='0') == 3 * [(False, '0')]
+    assert made('jpeg_paper_k12', EDITS='1', UNCOMPRESSED='100000') == [
+        (True, '3000'), *2 * [(True, '100000')]]  # 600 and 20,000 of each quality
+    assert made('jpeg_paper', UNCOMPRESSED='70', NUM_SAMPLES='50')[0] == (False, '840')
+
+
 @pytest.mark.parametrize('setting, reason', [
+    ({'EDITS': 'yes'}, 'EDITS=yes: set EDITS to 1, or to 0'),
+    ({'UNCOMPRESSED': '0.1'}, 'UNCOMPRESSED=0.1: set UNCOMPRESSED to a whole number'),
+    ({'NUM_SAMPLES': '0'}, 'NUM_SAMPLES=0: at least one patch'),
     ({'TRAIN_DIR': ''}, 'DIV2K_train_HR: no such folder; get DIV2K_train_HR.zip'),
     ({'VALID_DIR': 'gone'}, 'gone: no such folder; get DIV2K_train_HR.zip'),
     ({'ROUNDS': '13'}, 'ROUNDS=13, EPOCHS=12: at least one round'),
