@@ -42,13 +42,17 @@ def digest(data: bytes) -> str:
 
 def made_with(args: argparse.Namespace, predictor: Predictor) -> dict:
     """What the predictions of the options `args` depend on, in JSON's types."""
-    table = predictor.log_likelihood
-    folder = args.weights or best_folder(predictor.type)
-    return {'comp_type': predictor.type.name, 'runtime': predictor.runtime,
+    folder, fusion = args.weights or best_folder(predictor.type), predictor.fusion
+    stored = {'posterior': lambda: b''.join(v.tobytes() for v in
+                                            predictor.image_posterior.arrays().values()),
+              'likelihood': lambda: predictor.log_likelihood.tobytes()}
+    if fusion in stored:
+        fusion = f'{fusion} {digest(stored[fusion]())}'
+    return {'comp_type': 'automatic' if predictor.automatic else predictor.type.name,
+            'runtime': predictor.runtime,
             'weights': (weights_digest(folder) or '')[:16],
             'model': '' if predictor.model is None else digest(predictor.model),
-            'fusion': 'median' if table is None else f'likelihood {digest(table.tobytes())}',
-            'threshold': predictor.threshold, 'patches': args.patches, 'refine': args.refine}
+            'fusion': fusion, 'threshold': predictor.threshold, 'patches': args.patches, 'refine': args.refine}
 
 
 def network_of(args: argparse.Namespace, predictor: Predictor, made: dict) -> tuple:

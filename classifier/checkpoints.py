@@ -1,4 +1,4 @@
-"""Weights on the disk, and what is stored with them: threshold, likelihood, digest.
+"""Weights on the disk, and what is stored with them: threshold, likelihood, posterior, digest.
 
 A folder of weights holds a checkpoint whose prefix is the folder itself, in the reference's layout
 (`.index`, `.data-00000-of-00001`), or, where TensorFlow was missing, `weights.npz`.
@@ -13,14 +13,18 @@ import numpy as np
 
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
+from classifier.image_posterior import ImagePosterior
 from classifier.likelihood import CONFIDENCE_EDGES
 from classifier.models import COMP_TYPES, CompType, build_network
+from classifier.posterior import LEVELS
 
 SAVE_FOLDER = Path(__file__).resolve().parent / 'save'  # the shipped weights
 THRESHOLD_FILE = 'threshold.txt'
 VAL_LOSS_FILE = 'val_loss.txt'
 LIKELIHOOD_FILE = 'likelihood.npz'
+POSTERIOR_FILE = 'posterior.npz'
 MODEL_FILE = 'comp_cls.tflite'  # the same network for LiteRT, made by to_tflite.py
+COMPANION_FILES = (THRESHOLD_FILE, LIKELIHOOD_FILE, POSTERIOR_FILE)  # of weights; any may be missing
 WEIGHTS_FILE = 'weights.npz'    # arrays in the order of Keras' get_weights()
 CHECKPOINT_FILES = ('.index', '.data-00000-of-00001')
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError,
@@ -80,7 +84,7 @@ def stored_likelihood(folder: str | os.PathLike, required: bool = False) -> np.n
 
     Returns
     -------
-    float32 array, shape (100, 17, 101), or None
+    float32 array, shape (101, 17, 101), or None
         None where there is no file.
 
     Raises
@@ -93,10 +97,21 @@ def stored_likelihood(folder: str | os.PathLike, required: bool = False) -> np.n
         return None
     with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as file:
         found = file['log_likelihood'].astype(np.float32)
-        if found.shape == (100, len(CONFIDENCE_EDGES) + 1, 101) and np.isfinite(found).all():
+        if found.shape == (LEVELS, len(CONFIDENCE_EDGES) + 1, 101) and np.isfinite(found).all():
             return found
     raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py '
                      '--fit_likelihood on training photos, or choose --fusion median')
+
+
+def stored_posterior(folder: str | os.PathLike, required: bool = False) -> ImagePosterior | None:
+    """The `ImagePosterior` stored with these weights; parameters and errors as above."""
+    path = Path(folder) / POSTERIOR_FILE
+    if not path.exists() and not required:
+        return None
+    with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as file:
+        return ImagePosterior.from_arrays(file)
+    raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py --fit_posterior '
+                     'on training photos, or choose --fusion median')
 
 
 def load_network(comp_type: CompType, path: str | os.PathLike):

@@ -114,14 +114,17 @@ def number(lowest: float, highest: float) -> Callable[[str], float]:
 
 def add_network_options(parser: argparse.ArgumentParser, prediction: bool = False) -> None:
     """The options that choose a network and, with `prediction`, how it answers for an image."""
-    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
+    names = ', '.join(COMP_TYPES)
+    parser.add_argument('--comp_type', required=not prediction, help=names + (
+        ' (default: automatic: the quantization lattice, else jpeg_robust)' if prediction else ''))
     parser.add_argument('--weights', metavar='DIR', help='checkpoint folder (default: the shipped)')
     if not prediction:
         return
     parser.add_argument('--fusion', choices=FUSIONS,
-                        help="how patches become an image's quality: the likelihood of all "
-                        "answers, or the paper's median of the confident ones (default: "
-                        'likelihood, where the weights come with one)')
+                        help="how patches become an image's quality: a posterior learned for "
+                        'edited images, the likelihood of all answers, or the '
+                        "paper's median of the confident ones (default: the first of these that "
+                        'the weights come with)')
     parser.add_argument('--threshold', type=number(0, 100), metavar='C',
                         help='median of the patches of more than this confidence (default: the '
                         'threshold stored with the weights)')

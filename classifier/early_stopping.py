@@ -6,7 +6,6 @@ patches seen predict mean and standard deviation of what the others would add. O
 MARGIN standard deviations, the other patches are left out.
 """
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -14,11 +13,10 @@ import numpy as np
 
 from classifier.likelihood import patch_log_likelihood
 from classifier.models import CompType
+from classifier.posterior import LEVELS, QUALITIES
 
 Prediction = TypeVar('Prediction')  # predictor.Prediction, of the file that imports this one
-# Decision margin that ends it, chosen on training photos (`evaluate_cls.py --stopping`),
-# and the width of the ramp below it.
-MARGIN, RAMP = 2, 0.25
+MARGIN = 2  # decision margin that ends it, chosen on training photos (`evaluate_cls.py --stopping`)
 
 
 @lru_cache
@@ -35,7 +33,7 @@ def decision_margin(log_likelihood: np.ndarray, share: float) -> float:
 
     Parameters
     ----------
-    log_likelihood : float array, shape (100, n)
+    log_likelihood : float array, shape (101, n)
         Of the n patches looked at, see `likelihood.patch_log_likelihood`.
     share : float
         Of all patches, 0..1, that these are.
@@ -52,7 +50,7 @@ def decision_margin(log_likelihood: np.ndarray, share: float) -> float:
     best = total.argmax()
     ahead, between = total[best] - total, log_likelihood[best] - log_likelihood
     variance = np.einsum('ij,ij->i', between, between) - ahead ** 2 / n  # times n
-    rivals = variance > 1e-9
+    rivals = (variance > 1e-9) & (QUALITIES != QUALITIES[best])
     return float((ahead[rivals] / np.sqrt(variance[rivals] * (1 - share))).min(initial=np.inf))
 
 
@@ -65,7 +63,7 @@ def rounds(run: Callable[[np.ndarray], np.ndarray], comp_type: CompType,
     run : callable
         From numbers of patches, int (m,), to the network's output on them, float (m, 2).
     comp_type : CompType
-    table : float array, shape (100, 17, 101)
+    table : float array, shape (101, 17, 101)
         See `likelihood.fit_log_likelihood`.
 
     Yields
@@ -73,12 +71,12 @@ def rounds(run: Callable[[np.ndarray], np.ndarray], comp_type: CompType,
     margin : float
         The `decision_margin` so far.
     output : float32 array, shape (n, 2)
-    log_likelihood : float64 array, shape (100, n)
+    log_likelihood : float64 array, shape (101, n)
         Of all patches looked at so far.
     """
     subsets = interleaved_subsets(comp_type)
     total = comp_type.samples ** 2
-    output, found = np.empty((total, 2), np.float32), np.empty((100, total))
+    output, found = np.empty((total, 2), np.float32), np.empty((LEVELS, total))
     seen = 0
     for subset in subsets:
         new = slice(seen, seen := seen + len(subset))
@@ -92,17 +90,13 @@ def stop_early(looks: Iterator[tuple[float, np.ndarray, np.ndarray]],
                margin: float = MARGIN) -> Prediction:
     """The `Prediction` from as many of the `rounds` as it takes.
 
-    A round counts for what those before it left open: from a decision margin of `margin` on for
-    all of that, down to nothing at RAMP below. In between the answer is a blend, so that a
-    difference in rounding, which may let in one more round, cannot make it jump.
-
     Parameters
     ----------
     looks : iterator
         As `rounds` yields them; those that are not needed are not asked for.
     fuse : callable
-        From the output and log-likelihood of the patches so far to a `predictor.Prediction`. A
-        round without uncertainty, in which no patch was reliable, decides nothing.
+        From the output and log-likelihood of the patches so far to a `predictor.Prediction`. One
+        without an answer decides nothing.
     margin : float
         Decision margin that ends it.
 
@@ -110,18 +104,9 @@ def stop_early(looks: Iterator[tuple[float, np.ndarray, np.ndarray]],
     -------
     predictor.Prediction
     """
-    left, quality, uncertainty = 1.0, 0.0, 0.0
     for ahead, output, log_likelihood in looks:
-        if ahead <= margin - RAMP:
-            continue
-        prediction = fuse(output, log_likelihood)
-        if prediction.uncertainty is not None:
-            counts = left * min(1 + (ahead - margin) / RAMP, 1)
-            quality += counts * prediction.network_quality
-            uncertainty += counts * prediction.uncertainty
-            left -= counts
-            if left <= 0:
+        if ahead >= margin:
+            prediction = fuse(output, log_likelihood)
+            if prediction.network_quality is not None:
                 break
-    if prediction.uncertainty is None:
-        return prediction
-    return replace(prediction, network_quality=float(quality), uncertainty=float(uncertainty))
+    return prediction

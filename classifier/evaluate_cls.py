@@ -13,9 +13,11 @@ continues where it was. The second is the published protocol: ten qualities, on 
 grid. The third looks at single patches. The last is one of several studies, which write
 results_<study>.json.
 
---find_threshold finds the confidence threshold of the lowest MAE; --fit_likelihood counts on
-training photos how the patches answer at each quality, which is the better way to fuse them. They
-write threshold.txt and likelihood.npz to --out_path; both belong beside the weights.
+--find_threshold finds the confidence threshold of the lowest MAE. On training images,
+--fit_likelihood counts how the patches answer at each quality, which is the better way to fuse
+them, and --fit_posterior fits what that of an image's patches says of its quality through an edit.
+They write threshold.txt, likelihood.npz and posterior.npz to --out_path; these belong beside the
+weights.
 """
 import argparse
 import importlib
@@ -39,7 +41,7 @@ from classifier.files import check_writable, save_figure, whole_file
 from classifier.images import compress, list_images, read_image
 from classifier.models import confidence_loss, extract_patches, get_comp_type, median_fusion
 from classifier.patches import PatchFile
-from classifier.predictor import Predictor
+from classifier.predictor import AUTOMATIC, Predictor
 from classifier.run_rows import RunRows
 from classifier.sources import usable_images, warn_of_jpeg
 from classifier.studies import STUDIES
@@ -114,6 +116,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
              '--find_threshold goes with --in_path, without --threshold, --fusion and --refine'),
             ((args.refine or study) and patches,
              f'--refine and --{", --".join(STUDIES)} go with --in_path'),
+            (args.comp_type is None and (patches or study or args.find_threshold),
+             'name a --comp_type, which only the plain evaluation of images can do without'),
             (args.calibrate_on and study != 'analysis', '--calibrate_on goes with --analysis'),
             (args.baseline and study != 'compare', '--baseline goes with --compare'),
             (study and (args.refine or args.find_threshold),
@@ -202,24 +206,32 @@ def report(args: argparse.Namespace, predictor: Predictor, made: dict, kept: dic
         threshold = float(THRESHOLDS[best])
     predicted, confident, by_lattice = np.moveaxis(found[..., best, :], -1, 0)
     truth = np.broadcast_to(truth, predicted.shape)
-    fusion = f'threshold {threshold:g}' if predictor.log_likelihood is None else (
-        'likelihood' if predictor.stops_early else 'likelihood of all patches')
-    unreliable, name = float((confident == 0).mean()), predictor.type.name
+    fusion, name = predictor.fusion, 'automatic' if predictor.automatic else predictor.type.name
+    if fusion == 'median':
+        fusion = f'threshold {threshold:g}'
+    elif fusion == 'likelihood' and not predictor.stops_early:
+        fusion = 'likelihood of all patches'
+    unreliable, unanswered = float((confident == 0).mean()), float(np.isnan(predicted).mean())
     results |= {'fusion': fusion, 'threshold': threshold, 'no_reliable_patch': unreliable,
-                'by_crop': {}}
+                'no_answer': unanswered, 'by_crop': {}}
     for i, (dy, dx) in enumerate(args.crop):
         metrics = error_metrics(truth[:, i].ravel(), predicted[:, i].ravel())
         results['by_crop'][f'{dy},{dx}'] = metrics
         print(f'\n{name}, {fusion}, cropped by ({dy}, {dx})\n{describe(metrics)}')
-    if args.refine:
+    if args.refine or predictor.automatic:
         results['refined'] = float(by_lattice.mean())
         print(f'\nanswered by the lattice: {100 * results["refined"]:.2f} % of the images')
-    print(f'no reliable patch: {100 * unreliable:.2f} % of the images')
-    figure = confusion_figure(truth.ravel(), {f'{name}, {truth.size} images': predicted.ravel()})
+    if fusion.startswith('threshold'):
+        print(f'no reliable patch: {100 * unreliable:.2f} % of the images')
+    else:
+        print(f'no answer: {100 * unanswered:.2f} % of the images')
+    answered = ~np.isnan(predicted)
+    figure = confusion_figure(truth[answered], {
+        f'{name}, {answered.sum()} images': predicted[answered]})
     save_figure(figure, args.out_path / 'confusion_matrix.png')
     write_results(args, made, results, [
         {'path': str(path), 'crop': f'{dy},{dx}', 'qualities': args.qualities,
-         'predicted': predicted[i, j].round(2).tolist(),
+         'predicted': [None if np.isnan(p) else round(p, 2) for p in predicted[i, j].tolist()],
          'by_lattice': by_lattice[i, j].astype(int).tolist()}
         for i, path in enumerate(kept) for j, (dy, dx) in enumerate(args.crop)])
 
@@ -298,8 +310,8 @@ def write_results(args: argparse.Namespace, made: dict, results: dict,
 @command
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
-    comp_type = get_comp_type(args.comp_type)
-    if args.find_threshold or args.study == 'fit_likelihood':
+    comp_type = get_comp_type(args.comp_type or AUTOMATIC)
+    if args.find_threshold or args.study in ('fit_likelihood', 'fit_posterior'):
         refuse_shipped(args.out_path)
     check_writable(args.results, None if args.study else args.out_path / 'confusion_matrix.png',
                    args.out_path / THRESHOLD_FILE if args.find_threshold else None)

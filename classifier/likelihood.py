@@ -1,18 +1,21 @@
 """Beyond the paper's median: the quality of an image from the likelihood of all its patches.
 
-On training images it was counted what patches answer at each true quality
-(`evaluate_cls.py --fit_likelihood`). An image's quality is the mean of the posterior over the 100
-qualities, which a priori are equally likely, given the answers of all its patches.
+On training images it was counted what patches answer at each true quality, and where there was no
+compression (`evaluate_cls.py --fit_likelihood`). An image's posterior over the 101 levels of
+`posterior.py` follows from the answers of all its patches. It holds for images like those counted:
+decoded and not changed since.
 
-Test-time augmentation. A patch and its mirror images were quantized alike, for only the signs of
-their DCT coefficients differ; but the network's errors differ, as they do at each phase of the
-block grid. Patches that vary in both have less of an error in common, and a cropped image shows
-the same phases as one that was not. So the patches of the sampling grid are moved by 0 to 7 px and
-mirrored, each row and column of the grid by its number.
+Test-time augmentation. The network's errors differ at each phase of the block grid. Patches that
+vary in it have less of an error in common, and a cropped image shows the same phases as one that
+was not. So the patches of the sampling grid are moved by 0 to 7 px, each row and column of the
+grid by its number.
 """
+from collections.abc import Sequence
+
 import numpy as np
 
 from classifier.models import CompType, block_positions, patch_windows
+from classifier.posterior import LEVELS, Posterior, summarize
 
 # Confidence bins of the likelihood: finer the surer, as the expected error, 100 - C, halves.
 CONFIDENCE_EDGES = 100 - np.geomspace(30, 1, 16)
@@ -27,14 +30,15 @@ ANSWER_EXPONENT = 2
 # as wide as the errors are; in images smaller than this (geometric mean of the sides, px), whose
 # patches lie closer or overlap, it is proportionally less: both measured on training photos.
 UNCERTAINTY_EXPONENT, UNCERTAINTY_SIDE = 0.3, 512
-MIRRORED_ROWS, MIRRORED_COLUMNS = 2, 4  # rows, columns of the grid after which mirroring alternates
+NEVER = 0.3        # probability of never compressed pixels a priori; qualities share the rest
+FEWEST_PATCHES = 2  # that must say something, counted by their weights on the confidence ramp
 
 
 def augmented_patches(image: np.ndarray, comp_type: CompType) -> np.ndarray:
     """The patches of an image under test-time augmentation.
 
     Each interleaved eighth of the grid (`early_stopping.interleaved_subsets`) has all phases of
-    the block grid on each axis, and patches as they are, upside down, left to right, and both.
+    the block grid on each axis.
 
     Parameters
     ----------
@@ -52,22 +56,17 @@ def augmented_patches(image: np.ndarray, comp_type: CompType) -> np.ndarray:
     InputError
         A side is shorter than a patch.
     """
-    (rows, upside_down), (columns, left_to_right) = (
-        _augmented_positions(side, comp_type, together)
-        for side, together in zip(image.shape[:2], (MIRRORED_ROWS, MIRRORED_COLUMNS)))
+    rows, columns = (_augmented_positions(side, comp_type) for side in image.shape[:2])
     patches = patch_windows(image, comp_type)[rows[:, None], columns]
-    patches[upside_down] = patches[upside_down][:, :, ::-1]
-    patches[:, left_to_right] = patches[:, left_to_right][:, :, :, ::-1]
     return patches.reshape(-1, *patches.shape[2:])
 
 
-def _augmented_positions(size, comp_type, together):
-    """Positions along a side in the order of the grid, and whether they are mirrored, by number."""
+def _augmented_positions(size, comp_type):
+    """Positions along a side in the order of the grid."""
     number = np.arange(comp_type.samples)
     moved = block_positions(size, comp_type) + (3 * (number // 2) + 4 * number) % 8
     positions = np.minimum(moved, size - comp_type.patch)
-    kept = np.sort(np.unique(positions, return_index=True)[1])  # small sides repeat some
-    return positions[kept], ((number // together + number) % 2 == 1)[kept]
+    return positions[np.sort(np.unique(positions, return_index=True)[1])]  # small sides repeat some
 
 
 def count_answers(output: np.ndarray) -> np.ndarray:
@@ -91,28 +90,29 @@ def count_answers(output: np.ndarray) -> np.ndarray:
 
 
 def fit_log_likelihood(counts: np.ndarray) -> np.ndarray:
-    """Log-likelihood of a patch's answer at each true quality.
+    """Log-likelihood of a patch's answer at each level.
 
-    Neighbouring cells are averaged, over about one level.
+    Neighbouring cells are averaged, over about one level; those of never compressed images are
+    no quality's neighbours.
 
     Parameters
     ----------
-    counts : int array, shape (100, 17, 101)
-        For each true quality 1..100, the sum of `count_answers` over its images.
+    counts : int array, shape (101, 17, 101)
+        For each level of `posterior.py`, the sum of `count_answers` over its images.
 
     Returns
     -------
-    float32 array, shape (100, 17, 101)
+    float32 array, shape (101, 17, 101)
     """
     smooth = counts.astype(np.float32)
-    for axis in range(3):
-        smooth = np.apply_along_axis(np.convolve, axis, smooth, [0.2, 0.6, 0.2], 'same')
+    for axis, part in ((0, smooth[:-1]), (1, smooth), (2, smooth)):
+        part[:] = np.apply_along_axis(np.convolve, axis, part, [0.2, 0.6, 0.2], 'same')
     total = smooth.sum(axis=(1, 2), keepdims=True)
     return np.log(smooth / np.maximum(total, 1) + UNSEEN).astype(np.float32)
 
 
 def patch_log_likelihood(output: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Log-likelihood of the qualities 1..100 given each patch's answer.
+    """Log-likelihood of the levels given each patch's answer.
 
     Interpolated between the table's cells, and scaled by the confidence ramp.
 
@@ -120,12 +120,12 @@ def patch_log_likelihood(output: np.ndarray, table: np.ndarray) -> np.ndarray:
     ----------
     output : float array, shape (n, 2)
         Confidence and quality of each patch, 0..100.
-    table : float array, shape (100, 17, 101)
+    table : float array, shape (101, 17, 101)
         As `fit_log_likelihood` returns it.
 
     Returns
     -------
-    float64 array, shape (100, n)
+    float64 array, shape (101, n)
     """
     confidence, quality = output.T.astype(np.float64)
     worst, best = 100 - CONFIDENCE_EDGES[[0, -1]]  # where among the middles of the bins, 0..16:
@@ -135,8 +135,7 @@ def patch_log_likelihood(output: np.ndarray, table: np.ndarray) -> np.ndarray:
     for bins, near in _neighbours(place, len(CONFIDENCE_EDGES)):
         for cell, close in _neighbours(quality, 100):
             found = found + near * close * table[:, bins, cell]
-    none, whole = CONFIDENCE_RAMP
-    return found * np.clip((confidence - none) / (whole - none), 0, 1)
+    return found * patch_weights(output)
 
 
 def _neighbours(place, last):
@@ -146,36 +145,32 @@ def _neighbours(place, last):
     return (low, low + 1 - place), (low + 1, place - low)
 
 
-def posterior(log_likelihood: np.ndarray, exponent: float) -> tuple[float, float]:
-    """Quality of an image and its uncertainty, from the likelihood of its patches.
+def patch_weights(output: np.ndarray) -> np.ndarray:
+    """How much of what each patch says counts, 0..1: the confidence ramp; (n,) of (n, 2)."""
+    none, whole = CONFIDENCE_RAMP
+    return np.clip((output[:, 0].astype(np.float64) - none) / (whole - none), 0, 1)
+
+
+def likelihood_posterior(log_likelihood: np.ndarray, exponent: float) -> Posterior:
+    """The posterior of an image from the likelihood of its patches.
 
     Parameters
     ----------
-    log_likelihood : float array, shape (100, n)
+    log_likelihood : float array, shape (101, n)
         As `patch_log_likelihood` returns it.
     exponent : float
-        Power of the likelihood in the posterior of which the uncertainty is the standard
-        deviation, see `uncertainty_exponent`; the quality's is ANSWER_EXPONENT.
-
-    Returns
-    -------
-    quality, uncertainty : float
-        Mean and standard deviation, in levels.
+        Power of the likelihood for uncertainty, interval and probability, see
+        `uncertainty_exponent`; the quality's is ANSWER_EXPONENT.
     """
     total = log_likelihood.sum(axis=1)
-    return _moments(ANSWER_EXPONENT * total)[0], _moments(exponent * total)[1]
+    prior = np.full(LEVELS, np.log((1 - NEVER) / (LEVELS - 1)))
+    prior[-1] = np.log(NEVER)
+    wide, sharp = (np.exp(values - values.max()) for values in
+                   (exponent * total + prior, ANSWER_EXPONENT * total + prior))
+    return summarize(wide, sharp)
 
 
-def _moments(log_weight):
-    """Mean and standard deviation of the qualities 1, 2, ..., weighted."""
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-    levels = np.arange(1, len(weight) + 1)
-    mean = float(weight @ levels)
-    return mean, float(np.sqrt(weight @ (levels - mean) ** 2))
-
-
-def uncertainty_exponent(image: np.ndarray, share: float = 1.0) -> float:
+def uncertainty_exponent(size: Sequence[int], share: float = 1.0) -> float:
     """Power of the likelihood, 0..1, for the uncertainty from some of an image's patches.
 
     Errors that any two patches have in common weigh less the fewer patches there are: of n,
@@ -183,11 +178,10 @@ def uncertainty_exponent(image: np.ndarray, share: float = 1.0) -> float:
 
     Parameters
     ----------
-    image : array, shape (h, w, ...)
-        Only its size counts, in px.
+    size : (height, width, ...)
+        Of the image, in px.
     share : float
         Of the patches that are looked at, 0..1.
     """
-    height, width = image.shape[:2]
-    of_all = UNCERTAINTY_EXPONENT * min(1, (height * width) ** 0.5 / UNCERTAINTY_SIDE)
+    of_all = UNCERTAINTY_EXPONENT * min(1, (size[0] * size[1]) ** 0.5 / UNCERTAINTY_SIDE)
     return 1 / (1 + share * (1 / of_all - 1))

@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
 """Find out from the pixels alone at what JPEG quality an image was compressed.
 
-    python3 classifier/predict_cls.py --in_path photo.png --comp_type jpeg_paper
-    python3 classifier/predict_cls.py --in_path folder --comp_type jpeg_paper --csv qualities.csv
-    python3 classifier/predict_cls.py --in_path photo.png --comp_type jpeg_paper --refine
+    python3 classifier/predict_cls.py photo.png screenshot.png folder
+    python3 classifier/predict_cls.py folder --recursive --csv qualities.csv
+    python3 classifier/predict_cls.py photo.png --comp_type jpeg_paper --refine
 
-A JPEG file's header is compared with its pixels: `consistent`, or `recompressed` if they show an
-earlier, coarser compression. --refine looks for the exact integer in the quantization lattice, on
-which decoded pixels lie unless they were changed afterwards; where there is none, the network's
-answer stands.
+By default each image gets a conclusion. Decoded pixels lie on the quantization lattice of the
+JPEG that they were, unless they were changed afterwards; then the lattice gives the exact quality.
+Where there is none, the network jpeg_robust estimates the quality, as an interval, or says that
+there is no sign of JPEG compression, or that it cannot tell. With --comp_type, that network
+answers; --refine asks the lattice first.
 
-A folder's images are read on all cores, or with --scheduler on a Dask cluster, and reported in the
-order of their paths. An image that cannot be read is named on stderr and left out; the exit status
-is then 2, unless --ignore_errors. The rows of --csv are kept when a run is stopped, and --resume
-goes on from there.
+A JPEG file's header is compared with its pixels: `consistent`, `recompressed` if they show an
+earlier, coarser compression, or `contradiction` if they look far more compressed.
+
+Images are read on all cores, or with --scheduler on a Dask cluster, and reported in the order of
+their paths. An image that cannot be read is named on stderr and left out; the exit status is then
+2, unless --ignore_errors. The rows of --csv are kept when a run is stopped, and --resume goes on
+from there.
 """
 import argparse
 import contextlib
@@ -21,32 +25,24 @@ import csv
 import json
 import os
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classifier.batch import made_with, network_of, opened, parallel_map
+from classifier.batch import made_with, network_of, parallel_map
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
                             count, open_predictor, printable)
 from classifier.errors import InputError
 from classifier.files import check_writable, is_special, save_figure, whole_file
-from classifier.forensics.header import JpegHeader, read_header
-from classifier.forensics.lattice import estimate_table
-from classifier.forensics.recompression import find_earlier
 from classifier.images import MAX_PIXELS, list_images, read_image
 from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
+from classifier.report import FIELDS, REFINED_FIELDS, Report, look_at
 from classifier.run_rows import CSV_FORMAT, csv_rows
 
-import numpy as np  # after classifier, which says what to type where it is missing
-
-FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
-          'header_quality', 'header_standard', 'verdict')
-REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
-                  'blocks', 'subsampling', 'chroma_quality')
-DECIMALS = {'seconds': 4, 'margin': 1, 'evidence': 1}  # in CSV; 2 for the others
+DECIMALS = {'seconds': 4, 'compressed': 4, 'margin': 1, 'evidence': 1}  # in CSV; 2 for the others
 GROUP = 8  # images in one task of a cluster: some 0.3 s, so that its scheduler keeps up
 
 
@@ -54,7 +50,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--in_path', required=True, type=Path, metavar='FILE_OR_DIR')
+    parser.add_argument('paths', nargs='*', type=Path, metavar='FILE_OR_DIR',
+                        help='images, and folders of images')
+    parser.add_argument('--in_path', type=Path, metavar='FILE_OR_DIR', help='one more of these')
     add_network_options(parser, prediction=True)
     parser.add_argument('--recursive', action='store_true', help='read subfolders too')
     parser.add_argument('--refine', action='store_true',
@@ -72,94 +70,47 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--ignore_errors', action='store_true',
                         help='exit status 0 even if images could not be read')
     args = parser.parse_args(argv)
+    args.paths += [args.in_path] if args.in_path else []
+    if not args.paths:
+        parser.error('name an image or a folder')
     if args.resume and args.csv is None:
         parser.error('--resume goes with --csv')
+    args.single = len(args.paths) == 1 and not args.paths[0].is_dir()
     return args
 
 
-def predict_path(path: str | os.PathLike, network: tuple | None, refine: bool, max_pixels: int,
-                 predictor: Predictor | None = None) -> tuple[dict, list, list] | InputError:
-    """An image's row, a dict; lines that say more about it; warnings. Or an InputError.
-
-    None of the texts names the path. Without a predictor, it is this thread's own. Its first run
-    also builds the graph, so `seconds` is a later one's, without reading the file.
-    """
-    predictor, new = (predictor, True) if predictor else opened(network)
-    warnings = []
-    try:
-        image = read_image(Path(path), max_pixels, notice=warnings.append)
-        for _ in range(1 + new):
-            began = time.perf_counter()
-            prediction = predictor.predict(image, refine)
-            seconds = time.perf_counter() - began
-        header = read_header(path)
-    except InputError as error:
-        return InputError(str(error).removeprefix(f'{path}: '))
-    except OSError as error:  # gone since it was read
-        return InputError(f'{error.strerror}; replace it by a readable, whole file')
-    if not prediction.confident_patches and not prediction.is_refined:
-        warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
-                        'so the best quality is assumed')
-    verdict, lines = judged(header, image) if header else ('no header', [])
-    row = dict(zip(FIELDS, (path, prediction.quality, prediction.confident_patches,
-                            prediction.patches, seconds, prediction.uncertainty,
-                            header and header.quality, header and header.standard, verdict)))
-    if (lattice := prediction.lattice) is not None:
-        grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
-        row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
-                                    lattice.margin, lattice.evidence, lattice.blocks,
-                                    lattice.subsampling, lattice.chroma_quality))
-        known = f': was a JPEG of quality {lattice.quality}' if lattice.quality else ''
-        lines = [lattice_line(row, image), *(lines or [f'no header{known}'])]
-    answer = f'predicted quality {row["quality"]:.2f}, estimated in {seconds:.3f} seconds'
-    return row, [answer, *lines], [warning.removeprefix(f'{path}: ') for warning in warnings]
-
-
-def judged(header: JpegHeader, image: np.ndarray) -> tuple[str, list[str]]:
-    """The verdict, and lines on what the header says and whether the pixels agree."""
-    earlier = find_earlier(image, np.array(header.luma_table))
-    verdict = 'consistent' if earlier.quality is None else 'recompressed'
-    tables = '' if header.standard else ', nearest to its own tables'
-    found = '' if earlier.quality is None else (
-        f': an earlier JPEG of about quality {earlier.quality}, grid at ({earlier.grid_dy}, '
-        f'{earlier.grid_dx})')
-    return verdict, [f'header says quality {header.quality}{tables}, {header.subsampling}; '
-                     f'{verdict}{found}']
-
-
-def lattice_line(row: dict, image: np.ndarray) -> str:
-    """What the quantization lattice says."""
-    if row['refined'] is not None:
-        chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
-        if row['chroma_quality'] not in (None, row['refined']):
-            chroma += f' (chroma of quality {row["chroma_quality"]})'
-        return (f'exact quality {row["refined"]}{chroma}, block grid at ({row["grid_dy"]}, '
-                f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
-    table = estimate_table(image)
-    if table.quality is not None and not table.standard:
-        return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
-                f'steps known, nearest quality {table.quality}')
-    return "no quantization lattice to be seen: the network's answer stands"
+def list_paths(args: argparse.Namespace) -> list[Path]:
+    """The images that the arguments name, each once; InputError for what is not there."""
+    found = []
+    for path in args.paths:
+        if path.is_dir():
+            found += list_images(path, args.recursive)
+        elif os.path.lexists(path):
+            found.append(path)
+        else:
+            raise InputError(f'{path}: no such file or folder')
+    return list(dict.fromkeys(found))
 
 
 @contextlib.contextmanager
 def open_rows(args: argparse.Namespace, made: dict | None, paths: Sequence[Path]
-              ) -> Iterator[tuple[Callable, Sequence[int], Iterable[float]]]:
+              ) -> Iterator[tuple[Callable, Sequence[int], Iterable[dict]]]:
     """For --csv: a function that takes an image's index and row.
 
-    Also the indices of the images that have no row there yet, and the qualities of the others.
+    Also the indices of the images that have no row there yet, and the rows of the others.
     """
-    fields = FIELDS + REFINED_FIELDS * args.refine
+    fields = FIELDS + REFINED_FIELDS * (args.refine or args.comp_type is None)
     if args.csv is None:
         yield lambda index, row: None, range(len(paths)), ()
-    elif args.in_path.is_dir() and not is_special(args.csv):
-        made = {'in_path': args.in_path, 'recursive': args.recursive, **made,
+    elif not args.single and not is_special(args.csv):
+        in_path = args.paths[0] if len(args.paths) == 1 else [str(path) for path in args.paths]
+        made = {'in_path': in_path, 'recursive': args.recursive, **made,
                 'columns': ','.join(fields)}
         with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
             if rows.strangers:
                 complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
                          'there; they are left out')
-            yield rows.write, rows.missing, (float(row[1]) for _, row in rows)
+            yield rows.write, rows.missing, (dict(zip(fields, row)) for _, row in rows)
     else:
         with whole_file(args.csv, **CSV_FORMAT) as file:
             csv.writer(file).writerow(fields)
@@ -170,50 +121,87 @@ def open_rows(args: argparse.Namespace, made: dict | None, paths: Sequence[Path]
             yield write, range(len(paths)), ()
 
 
+class Summary:
+    """What the rows of several images say together, in the line that ends a run."""
+
+    def __init__(self, automatic: bool):
+        self.automatic, self.kinds, self.qualities = automatic, Counter(), []
+
+    def add(self, row: dict) -> None:
+        """Count a row, of values or of a CSV file's text."""
+        kind = {'lattice': 'exact', 'none': 'cannot tell'}.get(row['method'], 'estimated')
+        if kind == 'estimated' and self.automatic and float(row['compressed']) < 0.5:
+            kind = 'no sign of JPEG'
+        self.kinds[kind] += 1
+        self.kinds['recompressed'] += row['verdict'] == 'recompressed'
+        if row['quality'] not in (None, ''):
+            self.qualities.append(round(float(row['quality']), 2))
+
+    def __str__(self):
+        if not self.automatic:
+            found = self.qualities
+            return f'Mean: {sum(found) / len(found):.2f}' if found else 'Mean: no answer'
+        recompressed = self.kinds.pop('recompressed', 0)
+        counts = [f'{number} {kind}' for kind, number in self.kinds.most_common()]
+        again = f'; {recompressed} recompressed' if recompressed else ''
+        return f'{self.kinds.total()} images: {", ".join(counts)}{again}'
+
+
+def text_lines(args: argparse.Namespace, report: Report, name: str, number: str) -> list[str]:
+    """What is printed for an image, for people."""
+    if args.comp_type is None:
+        return [f'{name}: {report.conclusion}']
+    if args.single:
+        return report.details
+    quality = report.row['quality']
+    return [f'{number}: {name}, ' + ('cannot tell' if quality is None else f'{quality:.1f}')]
+
+
 def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path]) -> int:
-    """All images: a folder's on all cores or a cluster, a single one by the predictor itself."""
-    folder, made, network, progress = args.in_path.is_dir(), None, None, None
-    if folder:  # whose rows outlast this run, and whose threads open the network again
+    """All images: several on all cores or a cluster, a single one by the predictor itself."""
+    made, network, progress = None, None, None
+    if not args.single:  # whose rows outlast this run, and whose threads open the network again
         made = made_with(args, predictor)
         network = network_of(args, predictor, made)
     how = network, args.refine, args.max_pixels
-    single = None if folder else predict_path(paths[0], *how, predictor)
+    single = look_at(paths[0], *how, predictor) if args.single else None
     if isinstance(single, InputError):
         complain(f'predict_cls.py: error: {paths[0]}: {single}')
         return 0 if args.ignore_errors else 2
+    root = args.paths[0] if len(args.paths) == 1 and not args.single else None
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(parallel_map(args.scheduler, args.in_path, GROUP))
+        shared = args.scheduler and os.path.commonpath([os.path.abspath(p) for p in args.paths])
+        run = stack.enter_context(parallel_map(args.scheduler, shared, GROUP))
         write, todo, known = stack.enter_context(open_rows(args, made, paths))
-        total, done, failed = sum(known), len(paths) - len(todo), 0
+        summary, done, failed = Summary(predictor.automatic), len(paths) - len(todo), 0
+        for row in known:
+            summary.add(row)
         results = [single] if single else run(
-            predict_path, (os.path.abspath(paths[i]) for i in todo), *how)
-        if folder and args.json and not sys.stdout.isatty():  # else its lines show progress
+            look_at, (os.path.abspath(paths[i]) for i in todo), *how)
+        if not args.single and args.json and not sys.stdout.isatty():  # else its lines do
             progress = stack.enter_context(Progress(len(paths), 'images', done))
-        for index, result in zip(todo, results):
+        for index, report in zip(todo, results):
             path = paths[index]
-            if isinstance(result, InputError):
+            if isinstance(report, InputError):
                 failed += 1
-                complain(f'predict_cls.py: error: {path}: {result}')
+                complain(f'predict_cls.py: error: {path}: {report}')
             else:
-                row, lines, warnings = result
+                row = report.row
                 row['path'] = str(path)
-                for warning in warnings:
+                for warning in report.warnings:
                     complain(f'{path}: {warning}')
-                total += round(row['quality'], 2)
+                summary.add(row)
                 done += 1
                 write(index, [f'{v:.{DECIMALS.get(k, 2)}f}' if isinstance(v, float) else v
                               for k, v in row.items()])
-                if args.json:
-                    lines = [json.dumps(row)]
-                elif folder:
-                    name = printable(path.relative_to(args.in_path))
-                    lines = [f'{index + 1:3}/{len(paths)}: {name}, {row["quality"]:.1f}']
-                print('\n'.join(lines), flush=True)
+                name = printable(path.relative_to(root) if root else path)
+                lines = text_lines(args, report, name, f'{index + 1:3}/{len(paths)}')
+                print('\n'.join([json.dumps(row)] if args.json else lines), flush=True)
             if progress:
                 progress.update(done + failed)
-    if folder and done and not args.json:
-        print(f'Mean: {total / done:.2f}')
-    if folder and failed:
+    if not args.single and done and not args.json:
+        print(summary)
+    if not args.single and failed:
         complain(f'predict_cls.py: {failed} of {len(paths)} images could not be read')
     if args.map:
         image = read_image(paths[0], args.max_pixels)
@@ -224,14 +212,11 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    folder = args.in_path.is_dir()
-    paths = list_images(args.in_path, args.recursive) if folder else [args.in_path]
-    if not os.path.lexists(args.in_path):
-        raise InputError(f'{args.in_path}: no such file or folder')
-    if not folder and (args.scheduler or args.resume):
-        raise InputError(f'{args.in_path}: --scheduler and --resume are for a folder')
-    if args.map and folder:
-        raise InputError(f'{args.in_path}: --map is for one image, not for a folder')
+    paths = list_paths(args)
+    if args.single and (args.scheduler or args.resume):
+        raise InputError(f'{paths[0]}: --scheduler and --resume are for a folder')
+    if args.map and not args.single:
+        raise InputError(f'{args.paths[0]}: --map is for one image, not for a folder')
     check_writable(args.csv, args.map)
     return predict(args, open_predictor(args), paths)
 

@@ -1,29 +1,37 @@
 """A trained network, ready to look at images.
 
     from classifier.predictor import Predictor
-    predictor = Predictor('jpeg_paper')                     # loads the weights once
+    predictor = Predictor()                          # automatic; loads the weights once
     prediction = predictor.predict(bgr_image)
-    print(prediction.quality, prediction.uncertainty)
-    print(predictor.predict(bgr_image, refine=True).lattice)
+    print(prediction.quality, prediction.quality_low, prediction.quality_high, prediction.method)
+    print(Predictor('jpeg_paper').predict(bgr_image, refine=True).lattice)
 """
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from classifier.checkpoints import best_folder, stored_likelihood, stored_threshold
+from classifier.checkpoints import (best_folder, stored_likelihood, stored_posterior,
+                                    stored_threshold)
 from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
 from classifier.forensics.lattice import Lattice, find_quality
-from classifier.likelihood import (augmented_patches, patch_log_likelihood, posterior,
-                                   uncertainty_exponent)
+from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood_posterior,
+                                   patch_log_likelihood, patch_weights, uncertainty_exponent)
 from classifier.models import extract_patches, get_comp_type, median_fusion
+from classifier.posterior import Posterior
 from classifier.runtime import RUNTIMES, open_runner
 
-FUSIONS = ('likelihood', 'median')
+AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
+FUSIONS = ('posterior', 'likelihood', 'median')
 PATCHES = ('enough', 'all')  # of an image that are looked at
+WIDEST = 40        # levels; a wider credible interval is no answer of the automatic mode
+FLAT = 1.5         # standard deviation of a patch's pixels, in gray levels, below which it is flat
+FEWEST_TEXTURED = 0.02  # share of an image's patches that must not be flat, for the posterior
+LITTLE_TEXTURE = 'too little texture'
+TOO_UNSURE = 'what its pixels show fits too many qualities'
 
 
 @dataclass(frozen=True)
@@ -32,21 +40,29 @@ class Prediction:
 
     Parameters
     ----------
-    network_quality : float
-        The network's answer, 0..100.
+    network_quality : float or None
+        The network's answer, 1..100; None where it was not asked or cannot tell.
     confident_patches, patches : int
-        Patches above the threshold, and patches looked at. With no confident one the network's
-        answer is 100, the best quality: no patch was reliable.
-    uncertainty : float or None
-        Standard deviation of the network's answer, in levels; None for a median.
+        Patches above the threshold, and patches looked at. By the paper's median, an image
+        without a confident one has quality 100, the best: no patch was reliable.
+    posterior : posterior.Posterior or None
+        What the network's answer is taken from; None for a median, and where it was not asked or
+        nothing in the image says anything.
     lattice : forensics.lattice.Lattice or None
-        What `refine` found; None where it was not asked for.
+        What the quantization lattice says; None where it was not asked.
+    reason : str or None
+        Why there is no answer.
+    edited : float or None
+        Probability that the pixels were changed after they were decoded, where the posterior
+        tells, 0..1.
     """
-    network_quality: float
+    network_quality: float | None
     confident_patches: int
     patches: int
-    uncertainty: float | None = None
+    posterior: Posterior | None = None
     lattice: Lattice | None = None
+    reason: str | None = None
+    edited: float | None = None
 
     @property
     def is_refined(self) -> bool:
@@ -54,9 +70,40 @@ class Prediction:
         return self.lattice is not None and self.lattice.quality is not None
 
     @property
-    def quality(self) -> float:
-        """The answer, 0..100: the lattice's integer if there is one, else the network's."""
+    def method(self) -> str:
+        """What gave the answer: 'lattice', 'network', or 'none' where there is no answer."""
+        if self.is_refined:
+            return 'lattice'
+        return 'none' if self.network_quality is None else 'network'
+
+    @property
+    def quality(self) -> float | None:
+        """The answer, 1..100: the lattice's integer, else the network's; None for no answer."""
         return float(self.lattice.quality) if self.is_refined else self.network_quality
+
+    @property
+    def uncertainty(self) -> float | None:
+        """Standard deviation of the network's answer, in levels; None without a posterior."""
+        return self.posterior and self.posterior.uncertainty
+
+    @property
+    def quality_low(self) -> int | None:
+        """Lower end of the interval: of the lattice's qualities, or the credible interval's."""
+        if self.is_refined:
+            return min(self.lattice.qualities)
+        return self.posterior and self.posterior.low
+
+    @property
+    def quality_high(self) -> int | None:
+        """Upper end of that interval."""
+        if self.is_refined:
+            return max(self.lattice.qualities)
+        return self.posterior and self.posterior.high
+
+    @property
+    def compressed(self) -> float | None:
+        """Probability that the pixels were JPEG compressed, 0..1; None where it is not known."""
+        return 1.0 if self.is_refined else self.posterior and self.posterior.compressed
 
 
 class Predictor:
@@ -64,20 +111,22 @@ class Predictor:
 
     Parameters
     ----------
-    comp_type : str
-        A name from `models.COMP_TYPES`.
+    comp_type : str, optional
+        A name from `models.COMP_TYPES`. Without one it is automatic: the quantization lattice
+        answers where there is one, else the network of `jpeg_robust`, unless its credible interval
+        is wider than WIDEST levels.
     weights : path-like, optional
         A checkpoint folder; by default the shipped one.
     threshold : float, optional
         Confidence threshold in 0..100; by default as stored with the weights.
-    fusion : {'likelihood', 'median'}, optional
-        How patches become an answer; 'median' is the paper's. By default the likelihood, where the
-        weights come with one and no threshold is given.
+    fusion : {'posterior', 'likelihood', 'median'}, optional
+        How patches become an answer; 'median' is the paper's. By default the first of these that
+        the weights come with, and the median if a threshold is given.
     runtime : {'litert', 'tensorflow'}, optional
         What runs the model file beside the weights, by default LiteRT where it is installed.
         Without a model file TensorFlow runs the checkpoint.
     patches : {'enough', 'all'}
-        'enough' stops early once the likelihood has decided; a median always takes all.
+        'enough' stops early once the likelihood has decided; the others always take all.
     threads : int, optional
         That a model file is run with, by default one for each core.
 
@@ -87,7 +136,7 @@ class Predictor:
         The weights are missing or unusable, or an argument is not one of these.
     """
 
-    def __init__(self, comp_type: str, weights: str | os.PathLike | None = None,
+    def __init__(self, comp_type: str | None = None, weights: str | os.PathLike | None = None,
                  threshold: float | None = None, fusion: str | None = None,
                  runtime: str | None = None, patches: str = 'enough',
                  threads: int | None = None):
@@ -98,14 +147,27 @@ class Predictor:
                 raise InputError(f'{name} {value!r}: choose one of {", ".join(known)}')
         if threshold is not None and not 0 <= threshold <= 100:
             raise InputError(f'threshold {threshold}: must be in 0..100')
-        self.type = get_comp_type(comp_type)
+        self.automatic = comp_type is None
+        if self.automatic and (fusion is not None or threshold is not None):
+            raise InputError('fusion and threshold are for a compression type: name a comp_type')
+        self.type = get_comp_type(comp_type or AUTOMATIC)
         folder = Path(weights) if weights else best_folder(self.type)
         self._runner = open_runner(self.type, folder, runtime, threads)
         self.threshold = stored_threshold(self.type, folder) if threshold is None else threshold
-        self.log_likelihood = None
-        if fusion == 'likelihood' or (fusion is None and threshold is None):
-            self.log_likelihood = stored_likelihood(folder, required=fusion is not None)
+        self.image_posterior = self.log_likelihood = None
+        by_default = fusion is None and threshold is None
+        if fusion == 'posterior' or by_default:
+            self.image_posterior = stored_posterior(folder, required=not by_default)
+        if fusion == 'likelihood' or by_default and self.image_posterior is None:
+            self.log_likelihood = stored_likelihood(folder, required=not by_default)
         self.stops_early = patches == 'enough' and self.log_likelihood is not None
+
+    @property
+    def fusion(self) -> str:
+        """How patches become an answer: one of FUSIONS."""
+        if self.image_posterior is not None:
+            return 'posterior'
+        return 'median' if self.log_likelihood is None else 'likelihood'
 
     @property
     def runtime(self) -> str:
@@ -127,32 +189,40 @@ class Predictor:
         return np.split(self.run_network(np.concatenate(several)), ends[:-1]) if several else []
 
     def extract(self, image: np.ndarray) -> np.ndarray:
-        """An image's patches as the network gets them: augmented for the likelihood."""
-        if self.log_likelihood is None:
+        """An image's patches as the network gets them: augmented but for the median."""
+        if self.fusion == 'median':
             return extract_patches(image, self.type)
         return augmented_patches(image, self.type)
 
-    def fuse(self, output: np.ndarray, exponent: float,
-             log_likelihood: np.ndarray | None = None) -> Prediction:
+    def fuse(self, output: np.ndarray, size: Sequence[int],
+             log_likelihood: np.ndarray | None = None, share: float = 1.0) -> Prediction:
         """The `Prediction` from the network's output on an image's patches, or on some of them.
 
         Parameters
         ----------
         output : float array, shape (n, 2)
             Confidence and quality of each patch, 0..100.
-        exponent : float
-            See `likelihood.uncertainty_exponent`.
-        log_likelihood : float array, shape (100, n), optional
+        size : (height, width, ...)
+            Of the image, in px.
+        log_likelihood : float array, shape (101, n), optional
             The patches' `likelihood.patch_log_likelihood`, if it is known already.
+        share : float
+            Of the image's patches, 0..1, that these are.
         """
-        if log_likelihood is None and self.log_likelihood is not None:
-            log_likelihood = patch_log_likelihood(output, self.log_likelihood)
-        confident, uncertainty = int((output[:, 0] > self.threshold).sum()), None
-        if confident and log_likelihood is not None and log_likelihood.any():
-            quality, uncertainty = posterior(log_likelihood, exponent)
-        else:
+        found = {'confident_patches': int((output[:, 0] > self.threshold).sum()),
+                 'patches': len(output)}
+        if self.image_posterior is not None:
+            posterior, edited = self.image_posterior(output, size)
+            return Prediction(posterior.quality, **found, posterior=posterior, edited=edited)
+        if self.log_likelihood is None:
             quality = median_fusion(output, self.threshold, self.type.max_quality)
-        return Prediction(quality, confident, len(output), uncertainty)
+            return Prediction(quality, **found)
+        if patch_weights(output).sum() < min(FEWEST_PATCHES, len(output) / 2):
+            return Prediction(None, **found, reason=LITTLE_TEXTURE)
+        if log_likelihood is None:
+            log_likelihood = patch_log_likelihood(output, self.log_likelihood)
+        posterior = likelihood_posterior(log_likelihood, uncertainty_exponent(size, share))
+        return Prediction(posterior.quality, **found, posterior=posterior)
 
     def predict_all(self, images: Iterable[np.ndarray], refine: bool = False) -> list[Prediction]:
         """A `Prediction` for each image; where all patches are looked at, they share batches.
@@ -163,7 +233,8 @@ class Predictor:
             BGR pixels, each side at least 16 px.
         refine : bool
             Look for the quantization lattice of the pixels as well, whose answer, an exact
-            integer, takes precedence over the network's.
+            integer, takes precedence over the network's. Automatically this is always done, and
+            the network is asked only where there is none.
 
         Raises
         ------
@@ -171,30 +242,50 @@ class Predictor:
             Something that is no such image.
         """
         images = [_checked(image) for image in images]
+        if self.automatic:
+            return [self._automatic(image) for image in images]
         if self.stops_early:
             predictions = [self._answer(image) for image in images]
         else:
             outputs = self.run_together([self.extract(image) for image in images])
-            predictions = [self.fuse(output, uncertainty_exponent(image))
-                           for image, output in zip(images, outputs)]
+            predictions = [self._fused(output, image) for image, output in zip(images, outputs)]
         if refine:
-            predictions = [_refined(p, image) for p, image in zip(predictions, images)]
+            predictions = [replace(p, lattice=find_quality(image, p.network_quality))
+                           for p, image in zip(predictions, images)]
         return predictions
 
     def predict(self, image: np.ndarray, refine: bool = False) -> Prediction:
         """The `Prediction` for one image, see `predict_all`."""
         return self.predict_all([image], refine)[0]
 
+    def _automatic(self, image):
+        """The lattice's `Prediction`, else the network's, if that is sure enough to help."""
+        lattice = find_quality(image)
+        if lattice.quality is not None:
+            return Prediction(None, 0, 0, lattice=lattice)
+        found = replace(self._fused(self.run_network(self.extract(image)), image), lattice=lattice)
+        if found.posterior and found.posterior.high - found.posterior.low > WIDEST:
+            return replace(found, network_quality=None, reason=TOO_UNSURE)
+        return found
+
+    def _fused(self, output, image):
+        """`fuse` for all patches of an image; none for one that is flat nearly all over."""
+        found = self.fuse(output, image.shape)
+        if self.fusion == 'posterior' and _textured(image) < FEWEST_TEXTURED:
+            return replace(found, network_quality=None, posterior=None, edited=None,
+                           reason=LITTLE_TEXTURE)
+        return found
+
     def _answer(self, image):
         """The `Prediction` from as many patches as it takes, of a full grid; else from all."""
         patches = self.extract(image)
         total = self.type.samples ** 2
         if len(patches) < total:
-            return self.fuse(self.run_network(patches), uncertainty_exponent(image))
+            return self._fused(self.run_network(patches), image)
         looks = rounds(lambda numbers: self.run_network(patches[numbers]), self.type,
                        self.log_likelihood)
         return stop_early(looks, lambda output, found: self.fuse(
-            output, uncertainty_exponent(image, len(output) / total), found))
+            output, image.shape, found, len(output) / total))
 
 
 def _checked(image):
@@ -207,7 +298,8 @@ def _checked(image):
     return image
 
 
-def _refined(prediction, image):
-    """The prediction with what the lattice of the image's DCT coefficients says."""
-    guess = prediction.network_quality if prediction.confident_patches else None
-    return replace(prediction, lattice=find_quality(image, guess))
+def _textured(image):
+    """Share of an image's tiles of 16 px that are not flat."""
+    height, width = (side - side % 16 for side in image.shape[:2])
+    tiles = image[:height, :width].reshape(height // 16, 16, width // 16, 16, 3)
+    return float((tiles.std(axis=(1, 3)).max(axis=-1) > FLAT).mean())

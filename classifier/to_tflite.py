@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from classifier.checkpoints import (LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE, best_folder,
+from classifier.checkpoints import (COMPANION_FILES, MODEL_FILE, best_folder,
                                     load_network, refuse_shipped, weights_digest)
 from classifier.cli import add_network_options, command, named
 from classifier.environment import import_tensorflow, quiet
@@ -92,9 +92,9 @@ def write_export(model: bytes, folder: Path, out_path: Path) -> None:
     """Write a model file's bytes and, where it goes to another folder, what belongs to its weights.
 
     All get their names at the end, the model last; one that was there goes before. So no
-    model ever stands beside the threshold or likelihood of other weights.
+    model ever stands beside the threshold, likelihood or posterior of other weights.
     """
-    companions = [] if folder.resolve() == out_path.resolve() else [THRESHOLD_FILE, LIKELIHOOD_FILE]
+    companions = [] if folder.resolve() == out_path.resolve() else COMPANION_FILES
     contents = {MODEL_FILE: model}
     contents |= {name: (folder / name).read_bytes() for name in companions
                  if (folder / name).exists()}

@@ -48,7 +48,7 @@ def _fusion_rules(predictor):
         most_confident, share=share) for share in SHARES}
     rules['median weighted by confidence'] = weighted_median
     if predictor.log_likelihood is not None:
-        rules['likelihood'] = lambda output: predictor.fuse(output, exponent=1).quality
+        rules['likelihood'] = lambda output: predictor.fuse(output, (512, 512)).quality
     return rules
 
 
@@ -80,7 +80,7 @@ def analysis(args: argparse.Namespace, paths: list[Path]) -> dict:
     if args.calibrate_on:
         from sklearn.isotonic import IsotonicRegression
         others = list_images(args.calibrate_on)[-CALIBRATION_PHOTOS:]
-        truth, outputs = zip(*network_outputs(predictor, others, args.qualities))
+        truth, outputs = zip(*network_outputs(predictor, product(others, args.qualities)))
         maps = {name: IsotonicRegression(out_of_bounds='clip').fit(
             [rules[name](output) for output in outputs], truth) for name in (paper, shipped)}
     answers = defaultdict(list)     # of a rule, number of samples or size: qualities, case by case

@@ -1,6 +1,6 @@
-"""How patches answer at each quality, counted on training photos: the likelihood of a network."""
+"""How patches answer at each level, counted on training images: the likelihood of a network."""
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,38 +10,42 @@ from classifier.files import check_writable, save_arrays
 from classifier.images import compress, draw_chroma
 from classifier.likelihood import (
     CONFIDENCE_EDGES, augmented_patches, count_answers, fit_log_likelihood)
+from classifier.posterior import LEVELS
 from classifier.predictor import Predictor
 from classifier.studies.common import over_photos
 
+NEVER_PHASES = 8  # crops of an uncompressed image, each at a phase of its own
 
-def network_outputs(predictor: Predictor, paths: Iterable[Path], qualities: Sequence[int],
+
+def network_outputs(predictor: Predictor, cases: Iterable[tuple[Path, int]],
                     chroma: str = '4:2:0') -> Iterator[tuple[int, np.ndarray]]:
-    """The network's output for photos compressed at each quality, at random grid phases.
+    """The network's output for photos at given levels, cropped to random grid phases.
 
     Parameters
     ----------
     predictor : Predictor
-    paths : iterable of Path
-    qualities : sequence of int
+    cases : iterable of (Path, int)
+        Photos and levels of `posterior.py`; those of a photo stand together.
     chroma : str
         One of images.CHROMA.
 
     Yields
     ------
-    quality : int
+    level : int
     output : float32 array, shape (n, 2)
         Confidence and quality of each patch, 0..100.
     """
     rng = np.random.default_rng(0)
-    pairs = [(path, (q, rng.integers(0, 8, 2), draw_chroma(chroma, rng)))
-             for path in paths for q in qualities]
+    pairs = [(path, (level, rng.integers(0, 8, 2), draw_chroma(chroma, rng)))
+             for path, level in cases]
 
     def patches(image, case):
-        quality, (dy, dx), drawn = case
-        return augmented_patches(compress(image, quality, drawn)[dy:, dx:], predictor.type)
+        level, (dy, dx), drawn = case
+        coded = image if level == LEVELS else compress(image, level, drawn)
+        return augmented_patches(coded[dy:, dx:], predictor.type)
 
-    for _, (quality, *_), cut in over_photos(patches, pairs):
-        yield quality, predictor.run_network(cut)
+    for _, (level, *_), cut in over_photos(patches, pairs):
+        yield level, predictor.run_network(cut)
 
 
 def fit_likelihood(args: argparse.Namespace, paths: list[Path]) -> dict:
@@ -50,9 +54,13 @@ def fit_likelihood(args: argparse.Namespace, paths: list[Path]) -> dict:
     path = args.out_path / LIKELIHOOD_FILE
     check_writable(path)
     predictor = Predictor(args.comp_type, args.weights, fusion='median', runtime=args.runtime)
-    counts = np.zeros((100, len(CONFIDENCE_EDGES) + 1, 101), int)
-    for quality, output in network_outputs(predictor, paths, range(1, 101), 'mixed'):
-        counts[quality - 1] += count_answers(output)
+    # Every other quality of each image, in turn: neighbours are averaged anyway.
+    cases = [(path, level) for i, path in enumerate(paths)
+             for level in (*range(1 + i % 2, LEVELS, 2), *NEVER_PHASES * [LEVELS])]
+    counts = np.zeros((LEVELS, len(CONFIDENCE_EDGES) + 1, 101), int)
+    for level, output in network_outputs(predictor, cases, 'mixed'):
+        counts[level - 1] += count_answers(output)
     save_arrays(path, compress=True, log_likelihood=fit_log_likelihood(counts).astype(np.float16))
-    print(f'{counts.sum()} patches of {len(paths)} photos at 100 qualities; stored in {path}')
+    print(f'{counts.sum()} patches of {len(paths)} photos, each at 50 qualities and as it is; '
+          f'stored in {path}')
     return {'images': len(paths), 'patches': int(counts.sum())}

@@ -10,15 +10,19 @@ def error_metrics(truth: np.ndarray, predicted: np.ndarray) -> dict:
     Parameters
     ----------
     truth, predicted : arrays, shape (n,)
-        Qualities, 1..100.
+        Qualities, 1..100; NaN where there is no answer.
 
     Returns
     -------
     dict
-        For JSON. In levels of quality: mean absolute error (also by decade of the truth) and
-        standard deviation of the error; and the shares within 0.5, 1 and 2 levels, 0..1.
+        For JSON, of the answers. In levels of quality: mean absolute error (also by decade of the
+        truth) and standard deviation of the error; and the shares within 0.5, 1 and 2 levels, 0..1.
     """
-    error = np.asarray(predicted, float) - truth
+    truth, predicted = np.asarray(truth), np.asarray(predicted, float)
+    answered = ~np.isnan(predicted)
+    truth, error = truth[answered], (predicted - truth)[answered]
+    if not error.size:
+        return {'count': 0, 'mae': None}
     return {'count': len(error),
             'mae': float(np.abs(error).mean()),
             'std': float(error.std()),
@@ -35,6 +39,8 @@ def by_decade(truth: np.ndarray, values: np.ndarray) -> dict:
 
 def describe(metrics: dict) -> str:
     """`error_metrics` as lines for people."""
+    if not metrics['count']:
+        return 'no answer for any image'
     shares = ', '.join(f'within {k}: {100 * metrics[f"within_{k}"]:.1f} %'
                        for k in ('0.5', '1', '2'))
     decades = [f'{d:>8}  {v:.3f}' for d, v in metrics['mae_by_decade'].items()]

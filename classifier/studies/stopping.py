@@ -9,7 +9,6 @@ import numpy as np
 from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
 from classifier.images import compress
-from classifier.likelihood import uncertainty_exponent
 from classifier.predictor import Predictor
 from classifier.studies.common import over_photos, print_table
 
@@ -33,7 +32,7 @@ def stopping(args: argparse.Namespace, paths: list[Path]) -> dict:
             continue
 
         def fuse(output, found):
-            return predictor.fuse(output, uncertainty_exponent(coded, len(output) / total), found)
+            return predictor.fuse(output, coded.shape, found, len(output) / total)
 
         looks = list(rounds(predictor.run_network(patches).__getitem__, predictor.type,
                             predictor.log_likelihood))
@@ -47,10 +46,10 @@ def stopping(args: argparse.Namespace, paths: list[Path]) -> dict:
                          'larger ones')
     rows = {}
     for name, predictions in rules.items():
-        error = np.abs(np.array([p.quality for p in predictions]) - truth)
-        sigma = np.array([p.uncertainty for p in predictions], float)  # None becomes NaN
+        error = np.abs(np.array([p.quality for p in predictions], float) - truth)  # None: NaN
+        sigma = np.array([p.uncertainty for p in predictions], float)
         rows[name] = {'patches': float(np.mean([p.patches for p in predictions])),
-                      'mae': float(error.mean()), 'within_one': float((error < sigma).mean()),
+                      'mae': float(np.nanmean(error)), 'within_one': float((error < sigma).mean()),
                       'within_two': float((error < 2 * sigma).mean())}
     print_table(f'{"":16}patches    MAE  within one and two standard deviations', rows,
                 '{name:16}{patches:7.1f}  {mae:.4f}  {percent[within_one]:.1f} %, '

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.checkpoints import (CHECKPOINT_FILES, LIKELIHOOD_FILE, MODEL_FILE, THRESHOLD_FILE,
-                                    VAL_LOSS_FILE, WEIGHTS_FILE, best_folder, load_network,
-                                    load_weights, save_checkpoint, stored_likelihood,
+from classifier.checkpoints import (CHECKPOINT_FILES, COMPANION_FILES, LIKELIHOOD_FILE,
+                                    MODEL_FILE, POSTERIOR_FILE, THRESHOLD_FILE, VAL_LOSS_FILE,
+                                    WEIGHTS_FILE, best_folder, load_network, load_weights,
+                                    save_checkpoint, stored_likelihood, stored_posterior,
                                     stored_threshold, weights_digest)
 from classifier.errors import InputError
 from classifier.files import put_in_place, save_arrays, sync_folder
@@ -133,20 +134,22 @@ def install(comp_type: CompType, source: Path) -> None:
     ----------
     comp_type : CompType
     source : Path
-        The folder: weights, and threshold, likelihood and model file where there are any.
+        The folder: weights, and threshold, likelihood or posterior, and model file where
+        there are any.
 
     Raises
     ------
     InputError
         Something in the folder is missing or damaged; nothing has changed.
     """
-    folder, optional = best_folder(comp_type), (THRESHOLD_FILE, LIKELIHOOD_FILE, MODEL_FILE)
+    folder = best_folder(comp_type)
     _recover(folder)
     network = load_network(comp_type, source)
     stored_threshold(comp_type, source)
+    fused = [LIKELIHOOD_FILE, POSTERIOR_FILE][stored_posterior(source) is not None]
     stored_likelihood(source)
-    names = [name for name in (*CHECKPOINT_FILES, 'checkpoint', VAL_LOSS_FILE, *optional)
-             if (source / name).is_file()]
+    names = [name for name in (*CHECKPOINT_FILES, 'checkpoint', VAL_LOSS_FILE, *COMPANION_FILES,
+                               MODEL_FILE) if (source / name).is_file()]
     if MODEL_FILE in names:
         read_model(comp_type, source / MODEL_FILE)
     before = _described(folder)
@@ -155,7 +158,7 @@ def install(comp_type: CompType, source: Path) -> None:
             save_checkpoint(network, new)
         for name in names:
             shutil.copyfile(source / name, new / name)
-    missing = [name for name in optional if name not in names]
+    missing = [name for name in (THRESHOLD_FILE, fused, MODEL_FILE) if name not in names]
     print(f'{folder}\n  had {before}\n  has {_described(folder)}, from {source}'
           + f', without {" and ".join(missing)}' * bool(missing))
 

@@ -1,0 +1,82 @@
+"""What was found about an image, in one sentence for people."""
+from classifier.forensics.header import JpegHeader
+from classifier.forensics.lattice import Lattice, TableEstimate
+from classifier.forensics.recompression import Earlier
+from classifier.predictor import Prediction
+
+# Levels by which the network's whole interval must lie below the quality in a file's header to
+# contradict it: as far apart as the answers for a photo and its copy of 95 are.
+CONTRADICTION = 10
+
+
+def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
+    """Whether the pixels look far more compressed than the file's header says."""
+    high = prediction.quality_high
+    return (header.standard and prediction.quality is not None and high is not None
+            and high < header.quality - CONTRADICTION)
+
+
+def span(low: int, high: int) -> str:
+    """'75', or '74 to 76'."""
+    return str(low) if low == high else f'{low} to {high}'
+
+
+def conclusion(prediction: Prediction, header: JpegHeader | None = None,
+               earlier: Earlier | None = None, table: TableEstimate | None = None) -> str:
+    """What the pixels and, of a JPEG file, the header say together.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Of the automatic mode.
+    header, earlier : optional
+        Of a JPEG file: its header, and the compression before the last one.
+    table : TableEstimate, optional
+        What is known of the quantization table, where the lattice gave no quality.
+
+    Returns
+    -------
+    str
+        A sentence without the file's name, in lower case.
+    """
+    if header is None:
+        return _of_pixels(prediction, table)
+    said = f'a JPEG whose header says quality {header.quality}'
+    if not header.standard:
+        said += ', nearest to its own tables'
+    if earlier and earlier.quality is not None:
+        return (f'{said}; saved before at about quality {earlier.quality}, block grid at '
+                f'({earlier.grid_dy}, {earlier.grid_dx})')
+    if contradicts(prediction, header):
+        return f'{said}, but its pixels contradict that: {_of_pixels(prediction, table)}'
+    if prediction.is_refined and header.standard and header.quality in prediction.lattice.qualities:
+        return f'{said}, and its pixels confirm that exactly; no earlier compression found'
+    if prediction.quality is None:
+        return f'{said}; from its pixels: {_of_pixels(prediction, table)}'
+    return f'{said}; no earlier compression found'
+
+
+def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
+    lattice = prediction.lattice
+    if prediction.is_refined:
+        low, high = min(lattice.qualities), max(lattice.qualities)
+        exactly = ', exactly' if low == high else ''
+        return f'was a JPEG of quality {span(low, high)}{exactly} ({_structure(lattice)})'
+    if table is not None and table.quality is not None and not table.standard:
+        return ("was compressed with a quantization table that is not libjpeg's, nearest to "
+                f'quality {table.quality}')
+    if prediction.quality is None:
+        return f'cannot tell: {prediction.reason}'
+    found = prediction.posterior
+    if found.compressed < 0.5:
+        return 'no sign of JPEG compression'
+    return (f'was a JPEG of about quality {prediction.quality:.0f} ({span(found.low, found.high)})'
+            + ('; the pixels were changed afterwards' if (prediction.edited or 0) > 0.5 else
+               '; no exact quantization table can be seen'))
+
+
+def _structure(lattice: Lattice) -> str:
+    parts = [lattice.subsampling] if lattice.subsampling else []
+    if lattice.chroma_quality not in (None, lattice.quality):
+        parts.append(f'chroma of quality {lattice.chroma_quality}')
+    return ', '.join([*parts, f'block grid at ({lattice.grid_dy}, {lattice.grid_dx})'])

@@ -1,0 +1,138 @@
+"""All that is found out about one image file: its row for CSV and JSON, and lines for people."""
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from classifier.batch import opened
+from classifier.conclusion import conclusion, contradicts
+from classifier.errors import InputError
+from classifier.forensics.header import JpegHeader, read_header
+from classifier.forensics.lattice import TableEstimate, estimate_table
+from classifier.forensics.recompression import Earlier, find_earlier
+from classifier.images import read_image
+from classifier.predictor import Prediction, Predictor
+
+FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
+          'header_quality', 'header_standard', 'verdict', 'quality_low', 'quality_high', 'method',
+          'compressed', 'reason')
+REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
+                  'blocks', 'subsampling', 'chroma_quality')
+
+
+@dataclass
+class Report:
+    """What is found out about an image; none of the texts names its path.
+
+    Parameters
+    ----------
+    row : dict
+        By FIELDS and, where the lattice was asked, REFINED_FIELDS.
+    conclusion : str
+        In automatic mode a sentence.
+    details : list of str
+        Lines that say more.
+    warnings : list of str
+    """
+    row: dict
+    conclusion: str = ''
+    details: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pixels: int,
+            predictor: Predictor | None = None) -> Report | InputError:
+    """The `Report` on an image file, or the reason why there is none.
+
+    Without a predictor, it is this thread's own. Its first run also builds the graph, so `seconds`
+    is a later one's, without reading the file.
+    """
+    predictor, new = (predictor, True) if predictor else opened(network)
+    warnings = []
+    try:
+        image = read_image(Path(path), max_pixels, notice=warnings.append)
+        for _ in range(1 + new):
+            began = time.perf_counter()
+            prediction = predictor.predict(image, refine)
+            seconds = time.perf_counter() - began
+        header = read_header(path)
+    except InputError as error:
+        return InputError(str(error).removeprefix(f'{path}: '))
+    except OSError as error:  # gone since it was read
+        return InputError(f'{error.strerror}; replace it by a readable, whole file')
+    if predictor.fusion == 'median' and not prediction.confident_patches:
+        warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
+                        'so the best quality is assumed')
+    earlier = header and find_earlier(image, np.array(header.luma_table))
+    row = _row(path, prediction, seconds, header, earlier)
+    unread = prediction.lattice is not None and not prediction.is_refined
+    table = estimate_table(image) if unread else None
+    report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
+    if predictor.automatic:
+        report.conclusion = conclusion(prediction, header, earlier, table)
+    else:
+        report.details = _details(row, prediction, header, earlier, table)
+    return report
+
+
+def _row(path: str | os.PathLike, prediction: Prediction, seconds: float,
+         header: JpegHeader | None, earlier: Earlier | None) -> dict:
+    verdict = 'no header'
+    if header:
+        verdict = ('recompressed' if earlier.quality is not None else
+                   'contradiction' if contradicts(prediction, header) else 'consistent')
+    row = dict(zip(FIELDS, (
+        path, prediction.quality, prediction.confident_patches, prediction.patches, seconds,
+        prediction.uncertainty, header and header.quality, header and header.standard, verdict,
+        prediction.quality_low, prediction.quality_high, prediction.method, prediction.compressed,
+        prediction.reason)))
+    if (lattice := prediction.lattice) is not None:
+        grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
+        row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
+                                    lattice.margin, lattice.evidence, lattice.blocks,
+                                    lattice.subsampling, lattice.chroma_quality))
+    return row
+
+
+def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
+             earlier: Earlier | None, table: TableEstimate | None) -> list[str]:
+    """The answer of a chosen network, and what lattice and header say."""
+    if prediction.quality is None:
+        lines = [f'cannot tell: {prediction.reason}, looked at in {row["seconds"]:.3f} seconds']
+    else:
+        lines = [f'predicted quality {prediction.quality:.2f}, estimated in '
+                 f'{row["seconds"]:.3f} seconds']
+    if prediction.lattice is not None:
+        lines.append(_lattice_line(row, table))
+    if header:
+        tables = '' if header.standard else ', nearest to its own tables'
+        line = f'header says quality {header.quality}{tables}, {header.subsampling}; '
+        if row['verdict'] == 'recompressed':
+            line += (f'recompressed: an earlier JPEG of about quality {earlier.quality}, grid at '
+                     f'({earlier.grid_dy}, {earlier.grid_dx})')
+        elif row['verdict'] == 'contradiction':
+            line += (f'contradiction: its pixels look like quality {row["quality_low"]} to '
+                     f'{row["quality_high"]}')
+        else:
+            line += 'no earlier compression found'
+        lines.append(line)
+    elif prediction.lattice is not None:
+        known = f': was a JPEG of quality {row["refined"]}' if prediction.is_refined else ''
+        lines.append(f'no header{known}')
+    return lines
+
+
+def _lattice_line(row: dict, table: TableEstimate | None) -> str:
+    """What the quantization lattice says."""
+    if table is None:
+        chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
+        if row['chroma_quality'] not in (None, row['refined']):
+            chroma += f' (chroma of quality {row["chroma_quality"]})'
+        return (f'exact quality {row["refined"]}{chroma}, block grid at ({row["grid_dy"]}, '
+                f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
+    if table.quality is not None and not table.standard:
+        return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
+                f'steps known, nearest quality {table.quality}')
+    return "no quantization lattice found: the network's answer stands"
