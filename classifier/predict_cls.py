@@ -100,7 +100,8 @@ def predict_path(path: str | os.PathLike, network: tuple | None, refine: bool, m
     if not prediction.confident_patches and not prediction.is_refined:
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
-    verdict, lines = judged(header, image) if header else ('no header', [])
+    verdict, lines = judged(header, image) if header and header.luma_table else (
+        'no header', [])
     row = dict(zip(FIELDS, (path, prediction.quality, prediction.confident_patches,
                             prediction.patches, seconds, prediction.uncertainty,
                             header and header.quality, header and header.standard, verdict)))
