@@ -107,6 +107,7 @@ def test_guetzli_is_known_by_its_steps_its_ids_and_its_frame(header):
     assert header(stream([steps], ids_from_0, frame=0xC1)).encoder == 'guetzli'
     assert header(stream([steps], ids_from_0)).encoder == 'unknown'
     assert header(stream([steps], COLOUR_444[:1] * 3, frame=0xC1)).encoder == 'unknown'
+    assert header(stream([steps + 1], ids_from_0, frame=0xC1)).encoder == 'unknown'
     steps[ZIGZAG[40]] = 8
     assert header(stream([steps], ids_from_0, frame=0xC1)).encoder == 'unknown'
 
@@ -147,6 +148,14 @@ def test_with_one_step_changed_nobody_is_named(header, tables):
 def test_luma_tables_for_all_components_are_not_called_standard(header):
     found = header(stream(tables_of(75)[:1], tuple((i, 1, 1, 0) for i in (1, 2, 3))))
     assert (found.quality, found.standard, found.encoder) == (75, False, 'unknown')
+
+
+def test_rgb_is_named_only_if_all_its_tables_are_alike(header):
+    luma = tables_of(75)[0]
+    for other, encoder in ((luma, 'libjpeg'), (luma + 1, 'unknown')):
+        components = tuple((i, 1, 1, int(i == ord('B'))) for i in b'RGB')
+        found = header(stream([luma, other], components, b''))
+        assert (found.quality, found.encoder, found.colours) == (75, encoder, 'RGB')
 
 
 def test_each_fingerprint_is_of_one_setting():

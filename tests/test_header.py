@@ -132,6 +132,13 @@ def test_small_and_truncated_images_have_their_header(header, photo):
         header(data[:30])
 
 
+@pytest.mark.parametrize('luma', [(1, 0, 1, 0), (1, 15, 1, 0), (1, 1, 1, 9)])
+def test_a_damaged_frame_header_leaves_the_tables(header, luma):
+    found = header(stream(tables_of(45), (luma, *COLOUR_444[1:])))
+    assert (found.quality, found.chroma_quality, found.subsampling) == (45, 45, 'unknown')
+    assert (found.process, found.width, found.damage) == (None, None, 'its frame header is damaged')
+
+
 def test_a_step_of_0_is_damage_of_its_own_table_alone(header):
     luma, chroma = (t.copy() for t in tables_of(90))
     chroma[5] = 0
@@ -150,6 +157,10 @@ def test_a_table_may_come_after_the_first_scan_and_one_may_be_missing(header):
     data = stream([luma]) + b'\xff\0\x12\xff\xd0' + late + b'\xff\xda\0\x08\1\2\x11\0\x3f\0'
     assert (header(data).quality, header(data).chroma_quality) == (65, 65)
     assert header(data).damage is None
+    other = dqt(tables_of(10))[:69]
+    assert header(data.replace(late, other + late)).quality == 65  # its luma is coded by then
+    for more in range(65_490, 65_530):  # wherever the data are cut into chunks
+        assert header(data.replace(late, bytes(more) + late)).chroma_quality == 65
     found = header(stream([luma]))
     assert (found.quality, found.chroma_quality) == (65, None)
     assert found.damage == 'the chroma table is missing'
@@ -218,7 +229,7 @@ def test_what_cannot_be_read_is_an_input_error_of_one_line(tmp_path):
                                      b'\xff\xe1\xff\xff', b'noise'])
 def test_a_large_file_of_garbage_takes_no_time(tmp_path, filling):
     path = tmp_path / 'a.jpg'
-    noise = np.random.default_rng(0).bytes(2 ** 20) if filling == b'noise' else filling * 2 ** 20
+    noise = np.random.default_rng(0).bytes(2 ** 20) if filling == b'noise' else filling * 2 ** 22
     jpeg = stream([])  # whose tables are missing, so that they are looked for in its data
     for start in (b'\xff\xd8\xff', b'II*\0\x08\0\0\0', jpeg):
         path.write_bytes(start + noise)
