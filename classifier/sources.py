@@ -62,6 +62,6 @@ def warn_of_jpeg(path: Path) -> None:
         header = read_header(path)
     except Exception:  # Pillow's parsers raise what they stumble over
         return  # reading its pixels will say why
-    if header and header.quality < 95:
+    if header and header.quality and header.quality < 95:
         warn(f'{path}: is itself a JPEG of quality {header.quality}; its patches would carry '
              'wrong labels, better leave it out')
