@@ -12,13 +12,27 @@ CONTRADICTION = 10
 def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
     """Whether the pixels look far more compressed than the file's header says."""
     high = prediction.quality_high
-    return (header.standard and prediction.quality is not None and high is not None
+    return (header.quality is not None and prediction.quality is not None and high is not None
             and high < header.quality - CONTRADICTION)
 
 
 def span(low: int, high: int) -> str:
     """'75', or '74 to 76'."""
     return str(low) if low == high else f'{low} to {high}'
+
+
+def header_said(header: JpegHeader) -> str:
+    """What the header of a JPEG file says, in words."""
+    said = 'header names no quality' if header.quality is None else (
+        f'header says quality {header.quality}')
+    if header.standard:
+        chroma = header.chroma_quality
+        said += f' (chroma {chroma})' if chroma not in (None, header.quality) else ''
+    elif header.encoder_setting:
+        said += f' ({header.encoder_setting})'
+    elif header.quality is not None:
+        said += ', nearest to its own tables'
+    return f'{said}, {header.subsampling}' + (f'; {header.damage}' if header.damage else '')
 
 
 def conclusion(prediction: Prediction, header: JpegHeader | None = None,
@@ -41,9 +55,7 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
     """
     if header is None:
         return _of_pixels(prediction, table)
-    said = f'a JPEG whose header says quality {header.quality}'
-    if not header.standard:
-        said += ', nearest to its own tables'
+    said = f'a JPEG whose {header_said(header)}'
     if earlier and earlier.quality is not None:
         return (f'{said}; saved before at about quality {earlier.quality}, block grid at '
                 f'({earlier.grid_dy}, {earlier.grid_dx})')

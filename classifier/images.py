@@ -84,7 +84,8 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
 
 
 def read_image(path: str | os.PathLike, max_pixels: float = MAX_PIXELS,
-               notice: Callable[[str], None] | None = None) -> np.ndarray:
+               notice: Callable[[str], None] | None = None,
+               colours: str | None = None) -> np.ndarray:
     """The pixels of an image file as they are stored.
 
     16 bits become the upper 8; alpha is dropped, not blended; gray, palette and CMYK become
@@ -97,6 +98,9 @@ def read_image(path: str | os.PathLike, max_pixels: float = MAX_PIXELS,
         Larger images are refused, unread.
     notice : callable, optional
         Gets a line of text if the file holds several frames or pages; the first is taken.
+    colours : str, optional
+        'RGB', 'CMYK' or 'YCCK': what was coded, by the header of a JPEG. Those are no luma and
+        chroma; then the pixels are gray, the one plane of G or C or, of YCCK, the luma and chroma.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def read_image(path: str | os.PathLike, max_pixels: float = MAX_PIXELS,
             if notice and image.format != 'MPO' and getattr(image, 'is_animated', False):
                 notice(f'{path}: holds several images, the first is taken')
             if image.format in ('JPEG', 'MPO'):
-                return _to_bgr(_whole_jpeg(file, pixels))
+                return _to_bgr(_whole_jpeg(file, pixels), colours)
             if image.format == 'PNG':  # Pillow checks its checksums only if told to
                 file.seek(0)
                 Image.open(file, formats=['PNG']).verify()
@@ -129,7 +133,7 @@ def read_image(path: str | os.PathLike, max_pixels: float = MAX_PIXELS,
             if image.format == 'TIFF':
                 with quiet():  # libtiff writes to stderr
                     image.load()
-            return _to_bgr(image)
+            return _to_bgr(image, colours)
     except UnidentifiedImageError:
         reason = 'not an image that can be read; remove it or convert it to PNG'
     except OSError as error:
@@ -190,8 +194,13 @@ def _jpeg_end(data):
     return len(data), scans, False
 
 
-def _to_bgr(image):
+def _to_bgr(image, colours=None):
     image.load()
+    if colours in ('RGB', 'CMYK') and image.mode == colours:  # planes that were coded by themselves
+        plane = np.asarray(image)[:, :, {'RGB': 1, 'CMYK': 0}[colours]]
+        return np.repeat(plane[:, :, None], 3, axis=2)
+    if colours == 'YCCK' and image.mode == 'CMYK':  # libjpeg made it of YCbCr, inverted
+        return np.ascontiguousarray(255 - np.asarray(image)[:, :, 2::-1])
     if image.mode.startswith('I;16'):
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)

@@ -190,8 +190,13 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
                 row['path'] = str(path)
                 for warning in report.warnings:
                     complain(f'{path}: {warning}')
-                summary.add(row)
-                done += 1
+                if report.error:
+                    failed += 1
+                    complain(f'predict_cls.py: error: {path}: {report.error}; only its header is '
+                             'told')
+                else:
+                    summary.add(row)
+                    done += 1
                 write(index, [f'{v:.{DECIMALS.get(k, 2)}f}' if isinstance(v, float) else v
                               for k, v in row.items()])
                 name = printable(path.relative_to(root) if root else path)

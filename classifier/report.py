@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from classifier.batch import opened
-from classifier.conclusion import conclusion, contradicts
+from classifier.conclusion import conclusion, contradicts, header_said
 from classifier.errors import InputError
 from classifier.forensics.header import JpegHeader, read_header
 from classifier.forensics.lattice import TableEstimate, estimate_table
@@ -17,7 +17,8 @@ from classifier.predictor import Prediction, Predictor
 
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
           'header_quality', 'header_standard', 'verdict', 'quality_low', 'quality_high', 'method',
-          'compressed', 'reason')
+          'compressed', 'reason', 'header_chroma_quality', 'header_subsampling', 'header_colours',
+          'header_process', 'header_damage', 'encoder', 'encoder_setting')
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality')
 
@@ -35,9 +36,12 @@ class Report:
     details : list of str
         Lines that say more.
     warnings : list of str
+    error : str, optional
+        Why the pixels cannot be used, so that only the header is told.
     """
     row: dict
     conclusion: str = ''
+    error: str | None = None
     details: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -50,22 +54,23 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     is a later one's, without reading the file.
     """
     predictor, new = (predictor, True) if predictor else opened(network)
-    warnings = []
+    warnings, header = [], None
     try:
-        image = read_image(Path(path), max_pixels, notice=warnings.append)
+        header = _header(path)
+        image = read_image(Path(path), max_pixels, warnings.append, header and header.colours)
         for _ in range(1 + new):
             began = time.perf_counter()
             prediction = predictor.predict(image, refine)
             seconds = time.perf_counter() - began
-        header = read_header(path)
     except InputError as error:
-        return InputError(str(error).removeprefix(f'{path}: '))
-    except OSError as error:  # gone since it was read
-        return InputError(f'{error.strerror}; replace it by a readable, whole file')
+        reason = str(error).removeprefix(f'{path}: ')
+        return _without_pixels(path, header, reason) if header else InputError(reason)
     if predictor.fusion == 'median' and not prediction.confident_patches:
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
-    earlier = header and find_earlier(image, np.array(header.luma_table))
+    earlier = None
+    if header and header.luma_table:
+        earlier = find_earlier(image, np.array(header.luma_table))
     row = _row(path, prediction, seconds, header, earlier)
     unread = prediction.lattice is not None and not prediction.is_refined
     table = estimate_table(image) if unread else None
@@ -77,17 +82,34 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     return report
 
 
+def _header(path):
+    """The header; None for other files and for those that reading the pixels explains better."""
+    try:
+        return read_header(path)
+    except InputError:
+        return None
+
+
+def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str) -> Report:
+    prediction = Prediction(None, 0, 0, reason=reason)
+    row = _row(path, prediction, 0.0, header, None)
+    said = f'{header_said(header)}; its pixels cannot be used'
+    return Report(row, said, error=reason, details=[said])
+
+
 def _row(path: str | os.PathLike, prediction: Prediction, seconds: float,
          header: JpegHeader | None, earlier: Earlier | None) -> dict:
-    verdict = 'no header'
-    if header:
+    verdict = 'not checked' if header else 'no header'
+    if earlier:
         verdict = ('recompressed' if earlier.quality is not None else
                    'contradiction' if contradicts(prediction, header) else 'consistent')
     row = dict(zip(FIELDS, (
         path, prediction.quality, prediction.confident_patches, prediction.patches, seconds,
         prediction.uncertainty, header and header.quality, header and header.standard, verdict,
         prediction.quality_low, prediction.quality_high, prediction.method, prediction.compressed,
-        prediction.reason)))
+        prediction.reason, *(header and getattr(header, name) for name in (
+            'chroma_quality', 'subsampling', 'colours', 'process', 'damage', 'encoder',
+            'encoder_setting')))))
     if (lattice := prediction.lattice) is not None:
         grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
         row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
@@ -107,8 +129,7 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
     if prediction.lattice is not None:
         lines.append(_lattice_line(row, table))
     if header:
-        tables = '' if header.standard else ', nearest to its own tables'
-        line = f'header says quality {header.quality}{tables}, {header.subsampling}; '
+        line = f'{header_said(header)}; '
         if row['verdict'] == 'recompressed':
             line += (f'recompressed: an earlier JPEG of about quality {earlier.quality}, grid at '
                      f'({earlier.grid_dy}, {earlier.grid_dx})')
@@ -116,7 +137,8 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
             line += (f'contradiction: its pixels look like quality {row["quality_low"]} to '
                      f'{row["quality_high"]}')
         else:
-            line += 'no earlier compression found'
+            line += ('no earlier compression found' if row['verdict'] == 'consistent' else
+                     'not checked, for it has no luma table')
         lines.append(line)
     elif prediction.lattice is not None:
         known = f': was a JPEG of quality {row["refined"]}' if prediction.is_refined else ''
