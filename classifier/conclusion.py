@@ -4,16 +4,19 @@ from classifier.forensics.lattice import Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
 from classifier.predictor import Prediction
 
-# Levels by which the network's whole interval must lie below the quality in a file's header to
-# contradict it: as far apart as the answers for a photo and its copy of 95 are.
-CONTRADICTION = 10
+# Levels by which the whole interval of the pixels' quality must lie below the header's to
+# contradict it; of tables that are not libjpeg's, whose quality is only the nearest, more.
+CONTRADICTION, CONTRADICTION_NEAREST = 10, 25
 
 
 def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
-    """Whether the pixels look far more compressed than the file's header says."""
-    high = prediction.quality_high
-    return (header.quality is not None and prediction.quality is not None and high is not None
-            and high < header.quality - CONTRADICTION)
+    """Whether the pixels show another quality than the file's header, or a far lower one."""
+    if header.quality is None or prediction.quality is None or prediction.quality_high is None:
+        return False
+    if prediction.is_refined and header.standard:
+        return header.quality not in prediction.lattice.qualities
+    allowed = CONTRADICTION if header.standard else CONTRADICTION_NEAREST
+    return prediction.quality_high < header.quality - allowed
 
 
 def span(low: int, high: int) -> str:

@@ -54,13 +54,13 @@ def fit_likelihood(args: argparse.Namespace, paths: list[Path]) -> dict:
     path = args.out_path / LIKELIHOOD_FILE
     check_writable(path)
     predictor = Predictor(args.comp_type, args.weights, fusion='median', runtime=args.runtime)
-    # Every other quality of each image, in turn: neighbours are averaged anyway.
-    cases = [(path, level) for i, path in enumerate(paths)
-             for level in (*range(1 + i % 2, LEVELS, 2), *NEVER_PHASES * [LEVELS])]
+    # The same images at every level: else what differs between images would tell levels apart.
+    cases = [(path, level) for path in paths
+             for level in (*range(1, LEVELS), *NEVER_PHASES * [LEVELS])]
     counts = np.zeros((LEVELS, len(CONFIDENCE_EDGES) + 1, 101), int)
     for level, output in network_outputs(predictor, cases, 'mixed'):
         counts[level - 1] += count_answers(output)
     save_arrays(path, compress=True, log_likelihood=fit_log_likelihood(counts).astype(np.float16))
-    print(f'{counts.sum()} patches of {len(paths)} photos, each at 50 qualities and as it is; '
+    print(f'{counts.sum()} patches of {len(paths)} photos, each at 100 qualities and as it is; '
           f'stored in {path}')
     return {'images': len(paths), 'patches': int(counts.sum())}

@@ -19,7 +19,7 @@ from classifier.predictor import Predictor
 from classifier.studies.common import over_photos
 
 KINDS = (edits.UNEDITED, *edits.KINDS, edits.SEVERAL)
-DRAWS = 40             # pictures made of each image, of any level and kind
+DRAWS = 30             # pictures made of each image, of any level and kind
 NEVER_SHARE = 0.15     # of them that are never compressed
 SMALL_SHARE, SMALL_SIDES = 0.3, (48, 400)  # of them that are cropped, to sides in px
 HELD_OUT = 5           # every fifth image chooses the temperature
