@@ -57,6 +57,18 @@ def test_pillow_s_jpeg_has_the_chroma_it_is_named_for(photo, mode, options, expe
             'gray': across == 0}[expected]
 
 
+@pytest.mark.parametrize('name', ['robustness', 'analysis'])
+@pytest.mark.filterwarnings('ignore:Data has no positive values')
+def test_a_photo_of_which_nothing_can_be_told_stops_no_study(tmp_path, name):
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite(str(tmp_path / 'in' / 'flat.png'), np.full((300, 300, 3), 120, np.uint8))
+    found = study(name, tmp_path / 'in', tmp_path, ['--comp_type', 'jpeg_paper'])
+    assert found['images'] == 1
+    if name == 'robustness':
+        assert found['kinds']['never compressed']['network_mae'] is None
+        assert found['mae_by_phase'] == {}
+
+
 @pytest.mark.parametrize('option', ['--refine', '--find_threshold'])
 def test_options_that_a_study_would_ignore_are_a_usage_error(capsys, option):
     with pytest.raises(SystemExit, match='2'):
@@ -213,7 +225,8 @@ def test_a_likelihood_goes_to_the_out_path_alone(photo_folder, tmp_path, tiny_ty
     before = {p: p.read_bytes() for p in (tmp_path / 'weights').iterdir()}
     assert fit(photo_folder, tmp_path / 'out', *options) == 0
     assert {p: p.read_bytes() for p in (tmp_path / 'weights').iterdir()} == before
-    assert '14848 patches of 1 photos, each at 50 qualities and as it is; stored in ' in capsys.readouterr().out
+    assert '14848 patches of 1 photos, each at 50 qualities and as it is; stored in ' in (
+        capsys.readouterr().out)
     assert json.loads((tmp_path / 'out' / 'results_fit_likelihood.json').read_text())[
         'patches'] == 14848
     table = np.load(tmp_path / 'out' / 'likelihood.npz')['log_likelihood']
