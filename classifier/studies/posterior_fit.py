@@ -105,9 +105,9 @@ def fit_posterior(args: argparse.Namespace, paths: list[Path]) -> dict:
 
 def _fit(features: np.ndarray, level: np.ndarray, kind: np.ndarray) -> tuple:
     """The layers of an `ImagePosterior`, from features (n, 1 + SUBSETS, FEATURES)."""
-    _, keras = import_tensorflow()
-    keras.utils.set_random_seed(0)
-    decay, seeds = keras.regularizers.L2(DECAY), count()  # tf-keras draws none on Python 3.12
+    tf, keras = import_tensorflow()
+    tf.random.set_seed(0)  # tf-keras's own set_random_seed fails later, on Python 3.12
+    decay, seeds = keras.regularizers.L2(DECAY), count()
 
     def dense(size, activation, **options):
         drawn = keras.initializers.GlorotUniform(next(seeds))
