@@ -52,7 +52,8 @@ def made_with(args: argparse.Namespace, predictor: Predictor) -> dict:
             'runtime': predictor.runtime,
             'weights': (weights_digest(folder) or '')[:16],
             'model': '' if predictor.model is None else digest(predictor.model),
-            'fusion': fusion, 'threshold': predictor.threshold, 'patches': args.patches, 'refine': args.refine}
+            'fusion': fusion, 'threshold': predictor.threshold, 'patches': args.patches,
+            'refine': args.refine}
 
 
 def network_of(args: argparse.Namespace, predictor: Predictor, made: dict) -> tuple:

@@ -63,7 +63,7 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
         return (f'{said}; saved before at about quality {earlier.quality}, block grid at '
                 f'({earlier.grid_dy}, {earlier.grid_dx})')
     if contradicts(prediction, header):
-        return f'{said}, but its pixels contradict that: {_of_pixels(prediction, table)}'
+        return f'{said}, but its pixels contradict that: {_of_pixels(prediction, None)}'
     if prediction.is_refined and header.standard and header.quality in prediction.lattice.qualities:
         return f'{said}, and its pixels confirm that exactly; no earlier compression found'
     if prediction.quality is None:

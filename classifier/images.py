@@ -197,10 +197,11 @@ def _jpeg_end(data):
 def _to_bgr(image, colours=None):
     image.load()
     if colours in ('RGB', 'CMYK') and image.mode == colours:  # planes that were coded by themselves
-        plane = np.asarray(image)[:, :, {'RGB': 1, 'CMYK': 0}[colours]]
+        values = np.asarray(image)
+        plane = values[:, :, 1] if colours == 'RGB' else 255 - values[:, :, 0]  # Pillow inverts C
         return np.repeat(plane[:, :, None], 3, axis=2)
-    if colours == 'YCCK' and image.mode == 'CMYK':  # libjpeg made it of YCbCr, inverted
-        return np.ascontiguousarray(255 - np.asarray(image)[:, :, 2::-1])
+    if colours == 'YCCK' and image.mode == 'CMYK':  # RGB that libjpeg and Pillow both inverted
+        return np.ascontiguousarray(np.asarray(image)[:, :, 2::-1])
     if image.mode.startswith('I;16'):
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)

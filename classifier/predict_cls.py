@@ -107,6 +107,8 @@ def open_rows(args: argparse.Namespace, made: dict | None, paths: Sequence[Path]
         made = {'in_path': in_path, 'recursive': args.recursive, **made,
                 'columns': ','.join(fields)}
         with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
+            rows.drop(lambda row: not dict(zip(fields, row))['patches']
+                      and dict(zip(fields, row))['method'] == 'none')  # only its header was told
             if rows.strangers:
                 complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
                          'there; they are left out')

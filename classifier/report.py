@@ -64,7 +64,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
             seconds = time.perf_counter() - began
     except InputError as error:
         reason = str(error).removeprefix(f'{path}: ')
-        return _without_pixels(path, header, reason) if header else InputError(reason)
+        if not header:
+            return InputError(reason)
+        return _without_pixels(path, header, reason, refine or predictor.automatic)
     if predictor.fusion == 'median' and not prediction.confident_patches:
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
@@ -90,9 +92,11 @@ def _header(path):
         return None
 
 
-def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str) -> Report:
+def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str,
+                    refined: bool) -> Report:
     prediction = Prediction(None, 0, 0, reason=reason)
     row = _row(path, prediction, 0.0, header, None)
+    row |= dict.fromkeys(REFINED_FIELDS if refined else ())
     said = f'{header_said(header)}; its pixels cannot be used'
     return Report(row, said, error=reason, details=[said])
 

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +110,16 @@ class RunRows(contextlib.AbstractContextManager):
     def _row(self, path):
         return self._database.execute('SELECT row FROM rows WHERE path = ?',
                                       [os.fsencode(path)]).fetchone()
+
+    def drop(self, unwanted: Callable[[list], bool]) -> None:
+        """Forget the rows of which that is true: their paths are missing again."""
+        again = [i for i, path in enumerate(self.paths)
+                 if (row := self._row(path)) and unwanted(json.loads(row[0]))]
+        with self._errors():
+            self._database.executemany('DELETE FROM rows WHERE path = ?',
+                                       ([os.fsencode(self.paths[i])] for i in again))
+        self.missing, self._count = np.union1d(self.missing, again).astype(int), (
+            self._count - len(again))
 
     def write(self, index: int, row: list) -> None:
         """Keep the row, of JSON's types, of a path that was missing."""

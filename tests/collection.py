@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from classifier import batch, images, predict_cls, run_rows
+from classifier import batch, images, predict_cls, report, run_rows
 
 
 NAMES = ['a.png', 'b.jpg', os.fsdecode(b'c\xff.png'), 'd\n"1",2.png', 'e.jpg', 'f.png', 'g.png']
@@ -81,7 +81,7 @@ def stop_at(monkeypatch, name, error=KeyboardInterrupt):
         return read(path, *args, **kwargs)
 
     monkeypatch.setattr(batch, 'cores', lambda: 1)
-    monkeypatch.setattr(predict_cls, 'read_image', interrupted)
+    monkeypatch.setattr(report, 'read_image', interrupted)
 
 
 def stopped_run(monkeypatch, folder, out):

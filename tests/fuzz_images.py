@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Feed damaged image files to the reader and to a small network.
+"""Feed damaged image files to all that predict_cls.py does, with a small network.
 
     python3 tests/fuzz_images.py --mutants 20000 --seed 1
 
-Each mutant of a valid file must give pixels, and then a quality in 0..100, or an
-InputError: no other exception, no crash, not more than 5 seconds of processor time and
-not 1 GB of memory. At the first that does not, the exit status is not 0, and the file
-stays in --keep.
+Each mutant of a valid file must give a row with a quality in 0..100, or with what its header
+says and the reason why there is none, or an InputError: no other exception, no crash, not more
+than 5 seconds of processor time and not 1 GB of memory. At the first that does not, the exit
+status is not 0, and the file stays in --keep.
 """
 import argparse
 import faulthandler
@@ -25,10 +25,9 @@ import numpy as np
 from PIL import Image
 
 from classifier.errors import InputError
-from classifier.forensics.header import read_header
-from classifier.images import read_image
 from classifier.models import COMP_TYPES
 from classifier.predictor import Predictor
+from classifier.report import look_at
 
 SECONDS = 5
 MEMORY = 1_000_000_000
@@ -161,14 +160,14 @@ def main():
         path.write_bytes(data)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # ends the process, in C code too
         try:
-            pixels = read_image(path, MAX_PIXELS)
-            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-            read[name] += number >= 0
-            read_header(path)
-            assert 0 <= predictor.predict(pixels).quality <= 100
-        except InputError as error:
-            assert number >= 0 or 'gif' in name, f'the whole {name} was refused: {error}'
-            assert '\n' not in str(error) and str(path) in str(error) or 'too small' in str(error)
+            found = look_at(path, None, True, MAX_PIXELS, predictor)
+            error = str(found) if isinstance(found, InputError) else found.error
+            if error:
+                assert number >= 0 or 'gif' in name, f'the whole {name} was refused: {error}'
+                assert '\n' not in error and str(path) not in error
+            else:
+                assert 0 <= found.row['quality'] <= 100
+                read[name] += number >= 0
         except BaseException:
             print(f'mutant {number} of seed {args.seed}: {path}', file=sys.stderr)
             raise

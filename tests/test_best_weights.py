@@ -108,7 +108,7 @@ def installable(folder, network, loss):
     save_weights(TINY, network.get_weights(), folder)
     (folder / VAL_LOSS_FILE).write_text(f'{loss}\n')
     (folder / THRESHOLD_FILE).write_text('93\n')
-    np.savez(folder / LIKELIHOOD_FILE, log_likelihood=np.zeros((100, 17, 101), np.float32))
+    np.savez(folder / LIKELIHOOD_FILE, log_likelihood=np.zeros((101, 17, 101), np.float32))
 
 
 def test_installing_replaces_the_shipped_weights_and_says_so(tmp_path, monkeypatch, capsys):

@@ -29,9 +29,12 @@ def test_a_damaged_likelihood_file_is_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match='likelihood.npz: missing or damaged'):
             checkpoints.stored_likelihood(tmp_path)
-    np.savez(path, log_likelihood=np.zeros((100, 2, 101)))
-    with pytest.raises(InputError, match='likelihood.npz: missing or damaged'):
-        checkpoints.stored_likelihood(tmp_path)
+    for shape in ((101, 2, 101), (100, 17, 101)):  # the second without never compressed
+        np.savez(path, log_likelihood=np.zeros(shape))
+        with pytest.raises(InputError, match='likelihood.npz: missing or damaged'):
+            checkpoints.stored_likelihood(tmp_path)
+    np.savez(path, log_likelihood=np.zeros((101, 17, 101)))
+    assert checkpoints.stored_likelihood(tmp_path).shape == (101, 17, 101)
 
 
 def test_a_checkpoint_and_its_outputs_agree():

@@ -185,7 +185,7 @@ def test_the_lowest_error_counts_only_where_patches_are_reliable(monkeypatch, tm
     assert results['mae_by_threshold'] == {'80': 3.0, '90': 2.0, '95': 0.0}
 
 
-@pytest.mark.parametrize('option', ['--find_threshold', '--fit_likelihood'])
+@pytest.mark.parametrize('option', ['--find_threshold', '--fit_likelihood', '--fit_posterior'])
 def test_the_shipped_weights_are_not_touched(photo_folder, capsys, option):
     folder = CLASSIFIER / 'save' / 'jpeg_paper' / 'best'
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -216,7 +216,7 @@ def test_a_fitted_likelihood_is_stored_with_the_weights_and_used(
     where = ['--in_path', str(photo_folder), '--comp_type', 'tiny', '--weights', str(weights),
              '--out_path', str(weights)]
     assert evaluate_cls.main([*where, '--fit_likelihood', '--limit', '1']) == 0
-    assert '25600 patches of 1 photos at 100 qualities' in capsys.readouterr().out
+    assert '14848 patches of 1 photos, each at 50 qualities and as it is' in capsys.readouterr().out
     assert Predictor('tiny', weights).log_likelihood is not None
     assert Predictor('tiny', weights, threshold=90).log_likelihood is None
     assert Predictor('tiny', weights, fusion='median').log_likelihood is None

@@ -55,6 +55,36 @@ def test_gray_palette_and_one_bit_become_colour(tmp_path, rgb):
     assert set(np.unique(stored(tmp_path, rgb.convert('1')))) == {0, 255}
 
 
+def test_of_an_rgb_or_cmyk_jpeg_one_coded_plane_is_taken(tmp_path, rgb):
+    rgb.save(tmp_path / 'rgb.jpg', quality=60, keep_rgb=True)
+    rgb.convert('CMYK').save(tmp_path / 'cmyk.jpg', quality=60)
+    for name, colours, plane in (('rgb.jpg', 'RGB', 1), ('cmyk.jpg', 'CMYK', 0)):
+        path = tmp_path / name
+        assert read_header(path).colours == colours
+        found = images.read_image(path, colours=colours)
+        coded = np.asarray(Image.open(path))
+        coded = 255 - coded if colours == 'CMYK' else coded  # Pillow inverts it, as Adobe does
+        assert (found == coded[:, :, plane, None]).all() and found.shape[2] == 3
+        assert (images.read_image(path) == np.asarray(
+            Image.open(path).convert('RGB'))[:, :, ::-1]).all()  # unless it is asked for
+        other = {'RGB': 'CMYK', 'CMYK': 'RGB'}[colours]
+        assert (images.read_image(path, colours=other) == images.read_image(path)).all()
+
+
+def test_of_a_ycck_jpeg_luma_and_chroma_are_taken(tmp_path, rgb):
+    """Pillow writes CMYK; the Adobe marker is changed to say that its planes are YCCK."""
+    path = tmp_path / 'a.jpg'
+    rgb.convert('CMYK').save(path, quality=95)
+    coded = 255 - np.asarray(Image.open(path))[:, :, :3]  # stored inverted, as Adobe does
+    at = path.read_bytes().index(b'Adobe\0') + 11
+    path.write_bytes(path.read_bytes()[:at] + b'\2' + path.read_bytes()[at + 1:])
+    assert read_header(path).colours == 'YCCK'
+    found = images.read_image(path, colours='YCCK').astype(int)
+    planes = [Image.fromarray(np.ascontiguousarray(coded[:, :, i])) for i in range(3)]
+    expected = np.asarray(Image.merge('YCbCr', planes).convert('RGB'))[:, :, ::-1]
+    assert np.abs(found - expected).max() <= 2
+
+
 def test_alpha_is_dropped_not_blended(tmp_path, photo, rgb):
     rgb.putalpha(Image.fromarray(np.full(photo.shape[:2], 7, np.uint8)))
     assert (stored(tmp_path, rgb) == photo).all()

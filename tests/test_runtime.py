@@ -11,7 +11,6 @@ from classifier.checkpoints import MODEL_FILE, best_folder, load_network, weight
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError, NoModel
 from classifier.images import compress, read_image
-from classifier.likelihood import uncertainty_exponent
 from classifier.models import COMP_TYPES, build_network, extract_patches
 from classifier.predictor import PATCHES, Predictor
 from classifier.runtime import RUNTIMES, CheckpointRunner, ModelRunner, model_description
@@ -70,7 +69,7 @@ def test_the_shipped_model_answers_as_the_checkpoint_it_was_made_of(sample_image
             patches = extract_patches(compress(image, quality), shipped.type)
             outputs = shipped.run_network(patches), checkpoint(patches)
             assert np.abs(outputs[0] - outputs[1]).mean(axis=0) == pytest.approx(0, abs=1)
-            answers.append([shipped.fuse(output, 1).quality for output in outputs])
+            answers.append([shipped.fuse(output, image.shape).quality for output in outputs])
             truth.append([quality])
     found, expected = np.transpose(answers)
     assert np.abs(found - expected).mean() < 0.2
@@ -139,8 +138,7 @@ def test_with_all_patches_they_are_fused_at_once(photo):
     predictor = Predictor('jpeg_paper', patches='all')
     for quality in (5, 60):
         coded = compress(photo, quality)
-        expected = predictor.fuse(predictor.run_network(predictor.extract(coded)),
-                                  uncertainty_exponent(coded))
+        expected = predictor.fuse(predictor.run_network(predictor.extract(coded)), coded.shape)
         assert predictor.predict(coded) == expected and expected.patches == 256
         assert abs(Predictor('jpeg_paper').predict(coded).quality - expected.quality) < 0.3
 

@@ -58,6 +58,18 @@ def test_rows_are_kept_in_the_order_of_the_paths_and_nothing_else_is_left(tmp_pa
     assert not os.listdir(tmp_path)
 
 
+def test_rows_that_are_dropped_are_missing_again(tmp_path):
+    with rows_of(tmp_path / 'rows', 4) as rows:
+        for i in (0, 1, 3):
+            rows.write(i, [f'row {i}', i % 2])
+    with rows_of(tmp_path / 'rows', 4) as rows:
+        rows.drop(lambda row: row[1] == 1)
+        assert rows.missing.tolist() == [1, 2, 3] and len(rows) == 1
+        rows.write(3, ['again', 0])
+        assert dict(rows) == {'00000.png': ['row 0', 0], '00003.png': ['again', 0]}
+        assert len(rows) == 2
+
+
 def test_thousands_of_rows_wait_for_no_disk(tmp_path):
     with rows_of(tmp_path / 'rows', 5000) as rows:
         began = time.process_time()
@@ -158,7 +170,9 @@ def test_new_images_and_repaired_ones_get_their_rows_in_their_places(
     capsys.readouterr()
     assert predict(folder, out, '--resume') == 2  # the failed one is tried again, and named
     printed = capsys.readouterr()
-    assert printed.out.startswith('  1/7: a.png, ') and len(printed.out.splitlines()) == 2
+    lines = printed.out.splitlines()
+    assert lines[0].startswith('  1/7: a.png, ') and lines[2].startswith('Mean: ')
+    assert lines[1:-1] == ['  5/7: e.jpg, cannot tell']  # only its header is told
     assert 'e.jpg: ' in printed.err and '1 of 7 images could not be read' in printed.err
     (folder / 'e.jpg').write_bytes(good)
     assert predict(folder, out, '--resume') == 0

@@ -1,5 +1,6 @@
 """Robustness and analysis: what the studies of evaluate_cls.py measure and print."""
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from PIL import Image
 from classifier import evaluate_cls
 from classifier.environment import cores
 from classifier.errors import InputError
-from classifier.studies import STUDIES
+from classifier.predictor import Predictor
+from classifier.studies import STUDIES, posterior_fit
 from classifier.studies.analysis import binned, most_confident, weighted_median
 from classifier.studies.common import every_photo, over_photos, pillow_jpeg
 from classifier.studies.robustness import CODERS, centre
 from classifier.studies.stopping import MARGINS
+from classifier.studies.wild import KINDS, measures
 from conftest import CLASSIFIER, PRISTINE, REPOSITORY
 
 
@@ -52,6 +55,18 @@ def test_pillow_s_jpeg_has_the_chroma_it_is_named_for(photo, mode, options, expe
     reference = np.abs(np.diff(full[:, :, 1:].astype(int), axis=1)).mean()
     assert {'4:4:4': across == reference, '4:2:2': 0 < across < 0.9 * reference,
             'gray': across == 0}[expected]
+
+
+@pytest.mark.parametrize('name', ['robustness', 'analysis'])
+@pytest.mark.filterwarnings('ignore:Data has no positive values')
+def test_a_photo_of_which_nothing_can_be_told_stops_no_study(tmp_path, name):
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite(str(tmp_path / 'in' / 'flat.png'), np.full((300, 300, 3), 120, np.uint8))
+    found = study(name, tmp_path / 'in', tmp_path, ['--comp_type', 'jpeg_paper'])
+    assert found['images'] == 1
+    if name == 'robustness':
+        assert found['kinds']['never compressed']['network_mae'] is None
+        assert found['mae_by_phase'] == {}
 
 
 @pytest.mark.parametrize('option', ['--refine', '--find_threshold'])
@@ -121,6 +136,40 @@ def test_a_higher_decision_margin_takes_more_patches(photo_folder, tmp_path, cap
     assert results['256 patches']['patches'] == 256 and results['cases'] == 3
 
 
+def test_measures_of_a_hand_worked_example():
+    truth = np.array([20, 50, 101, 101, 60])
+    answers = np.array([[22, 18, 26, 1], [70, 68, 74, 1], [100, 97, 100, 0.1], [80, 60, 95, 0.9],
+                        4 * [np.nan]])
+    found = measures(truth, answers)
+    assert found == {'count': 5, 'answered': 0.8, 'mae': 10.5, 'coverage': 0.5, 'width': 7,
+                     'sure_and_wrong': 0.25, 'never_under_90': 0.5, 'never_told_jpeg': 0.5}
+    nothing = measures(truth[4:], answers[4:])
+    assert nothing['answered'] == 0 and nothing['mae'] is nothing['never_told_jpeg'] is None
+    median = measures(truth[:1], np.array([[22, np.nan, np.nan, np.nan]]))  # which has no interval
+    assert median['mae'] == 2 and median['coverage'] is median['width'] is None
+
+
+def test_edited_images_are_answered_by_kind_and_quality(photo_folder, tmp_path, tiny_type, capsys):
+    results = study('wild', photo_folder, tmp_path, tiny_type)
+    assert list(results['by_kind']) == [*KINDS, 'all'] and results['images'] == 1
+    assert {found['count'] for kind, found in results['by_kind'].items() if kind != 'all'} == {3}
+    whole = results['by_kind']['all']
+    assert whole['count'] == 3 * len(KINDS) and whole['answered'] == 1  # the median always does
+    assert whole['mae_20'] > 0 and whole['mae_80'] > 0 and whole['coverage'] is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ['MAE', 'at', '20', '80'] and lines[-2].startswith('all  ')
+    assert 'NaN' not in (tmp_path / 'results_wild.json').read_text()
+
+
+def test_without_edits_the_study_s_answers_are_those_of_a_compressed_photo(
+        photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr('classifier.studies.wild.KINDS', KINDS[:1])
+    results = study('wild', photo_folder, tmp_path, ['--comp_type', 'jpeg_paper'])
+    found = results['by_kind']['all']
+    assert found['count'] == 3 and found['mae_20'] < 1 and found['mae_80'] < 2
+    assert found['width'] < 5 and found['coverage'] is not None
+
+
 # ---------------------------------------------------------------- what they share
 
 def test_the_help_of_every_study_needs_no_heavy_library():
@@ -129,7 +178,7 @@ def test_the_help_of_every_study_needs_no_heavy_library():
               'if m in sys.modules))')
     done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, text=True,
                           capture_output=True, check=True)
-    assert done.stdout.split() == list(STUDIES) and len(STUDIES) == 10
+    assert done.stdout.split() == list(STUDIES) and len(STUDIES) == 12
     assert all(study.__doc__.partition('\n')[0] for study in STUDIES.values())
 
 
@@ -176,11 +225,12 @@ def test_a_likelihood_goes_to_the_out_path_alone(photo_folder, tmp_path, tiny_ty
     before = {p: p.read_bytes() for p in (tmp_path / 'weights').iterdir()}
     assert fit(photo_folder, tmp_path / 'out', *options) == 0
     assert {p: p.read_bytes() for p in (tmp_path / 'weights').iterdir()} == before
-    assert '25600 patches of 1 photos at 100 qualities; stored in ' in capsys.readouterr().out
+    assert '14848 patches of 1 photos, each at 50 qualities and as it is; stored in ' in (
+        capsys.readouterr().out)
     assert json.loads((tmp_path / 'out' / 'results_fit_likelihood.json').read_text())[
-        'patches'] == 25600
+        'patches'] == 14848
     table = np.load(tmp_path / 'out' / 'likelihood.npz')['log_likelihood']
-    assert table.shape == (100, 17, 101) and np.isfinite(table).all()
+    assert table.shape == (101, 17, 101) and np.isfinite(table).all()
     assert fit(photo_folder, tmp_path / 'weights', *options) == 0  # beside the weights, if asked to
     assert (tmp_path / 'weights' / 'likelihood.npz').is_file()
 
@@ -191,3 +241,55 @@ def test_a_likelihood_never_replaces_the_shipped_one(photo_folder, capsys):
     assert fit(photo_folder, folder, '--comp_type', 'jpeg_paper') == 2
     assert 'holds the shipped weights' in capsys.readouterr().err
     assert (folder / 'likelihood.npz').read_bytes() == before
+
+
+# ---------------------------------------------------------------- --fit_posterior
+
+@pytest.fixture
+def six_photos(tmp_path):
+    """A folder of six different images."""
+    folder = tmp_path / 'six'
+    folder.mkdir()
+    for number in range(6):
+        image = cv2.imread(str(PRISTINE[number % len(PRISTINE)]))
+        cv2.imwrite(str(folder / f'{number}.png'), image[:, ::1 - 2 * (number > 3)])
+    return folder
+
+
+def test_a_fitted_posterior_is_stored_and_used(six_photos, tmp_path, tiny_type, monkeypatch,
+                                               capsys):
+    for name, value in (('DRAWS', 5), ('EPOCHS', 2), ('WIDTH', 8)):
+        monkeypatch.setattr(posterior_fit, name, value)
+    weights = tmp_path / 'weights'
+    shutil.copytree(tiny_type[3], weights)
+    where = ['--in_path', str(six_photos), '--comp_type', 'tiny', '--weights', str(weights),
+             '--out_path', str(weights)]
+    assert evaluate_cls.main([*where, '--fit_posterior']) == 0
+    assert '30 pictures of 6 images; ' in capsys.readouterr().out
+    results = json.loads((weights / 'results_fit_posterior.json').read_text())
+    assert results['pictures'] == 30 and 0.7 <= results['temperature'] <= 3.01
+    assert {'coverage', 'mae', 'median_width'} < set(results)
+    predictor = Predictor('tiny', weights)
+    assert predictor.fusion == 'posterior' and predictor.image_posterior.edits == KINDS
+    assert Predictor('tiny', weights, fusion='median').fusion == 'median'
+    assert Predictor('tiny', weights, threshold=90).fusion == 'median'
+    found = predictor.predict(cv2.imread(str(PRISTINE[0])))
+    assert 1 <= found.quality_low <= found.quality <= found.quality_high <= 100
+    assert 0 < found.edited < 1 and 0 < found.compressed < 1 and found.uncertainty > 0
+    assert evaluate_cls.main([*where, '--fusion', 'posterior', '--qualities', '20,80',
+                              '--limit', '1']) == 0
+    assert 'tiny, posterior, cropped by (0, 0)' in capsys.readouterr().out
+    made = json.loads((weights / 'results.json').read_text())['made_with']
+    assert re.fullmatch('posterior [0-9a-f]{16}', made['fusion'])
+
+
+def test_too_few_images_to_fit_on_are_named(photo_folder, tmp_path, tiny_type, capsys):
+    assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--fit_posterior',
+                              '--out_path', str(tmp_path / 'out')]) == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert error.endswith(f'{photo_folder}: at least 5 images are needed')
+
+
+def test_a_posterior_that_is_asked_for_and_not_there_is_a_clear_error(tiny_type):
+    with pytest.raises(InputError, match='posterior.npz: missing or damaged; make it with '):
+        Predictor('tiny', tiny_type[3], fusion='posterior')

@@ -48,7 +48,9 @@ def _fusion_rules(predictor):
         most_confident, share=share) for share in SHARES}
     rules['median weighted by confidence'] = weighted_median
     if predictor.log_likelihood is not None:
-        rules['likelihood'] = lambda output: predictor.fuse(output, (512, 512)).quality
+        paper, *_ = rules.values()  # where too few patches say anything
+        rules['likelihood'] = lambda output: (predictor.fuse(output, (512, 512)).quality
+                                              or paper(output))
     return rules
 
 

@@ -18,7 +18,7 @@ def compare(args: argparse.Namespace, paths: list[Path]) -> dict:
     """MobileNetV2, a JPEG-specific estimator and Q1Net side by side: compare.png
 
     The estimator finds the quantization table of maximum likelihood (Fan and de Queiroz 2003, in
-    forensics/lattice.py). Where it abstains, its answer counts as 100: "not compressed".
+    forensics/lattice.py). Where it or Q1Net abstains, the answer counts as 100: "not compressed".
     """
     from classifier.studies import mobilenet  # which is also a script, to be imported late
     baseline = args.baseline or mobilenet.SHIPPED
@@ -35,7 +35,7 @@ def compare(args: argparse.Namespace, paths: list[Path]) -> dict:
         with named(path):
             answers.append((mobilenet.predict(network, coded), estimate or np.nan,
                             predictor.predict(coded).quality))
-    truth, answers = np.tile(args.qualities, len(paths)), np.array(answers)
+    truth, answers = np.tile(args.qualities, len(paths)), np.array(answers, float)
     abstained = float(np.isnan(answers[:, 1]).mean())
     methods = ('MobileNetV2', 'JPEG-specific, maximum likelihood', f'Q1Net, {args.comp_type}')
     predicted = dict(zip(methods, np.nan_to_num(answers, nan=100).T))

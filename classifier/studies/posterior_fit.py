@@ -1,5 +1,6 @@
 """Fitting the learned fusion: which answers of an image's patches go with which level and edit."""
 import argparse
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,21 @@ def fit_posterior(args: argparse.Namespace, paths: list[Path]) -> dict:
 
 def _fit(features: np.ndarray, level: np.ndarray, kind: np.ndarray) -> tuple:
     """The layers of an `ImagePosterior`, from features (n, 1 + SUBSETS, FEATURES)."""
-    _, keras = import_tensorflow()
-    keras.utils.set_random_seed(0)
-    layers, decay = keras.layers, keras.regularizers.L2(DECAY)
+    tf, keras = import_tensorflow()
+    tf.random.set_seed(0)  # tf-keras's own set_random_seed fails later, on Python 3.12
+    decay, seeds = keras.regularizers.L2(DECAY), count()
+
+    def dense(size, activation, **options):
+        drawn = keras.initializers.GlorotUniform(next(seeds))
+        return keras.layers.Dense(size, activation, kernel_initializer=drawn, **options)
+
     inputs = keras.Input((FEATURES,))
-    hidden = layers.Dropout(DROPOUT / 2)(inputs)
+    hidden = keras.layers.Dropout(DROPOUT / 2, seed=next(seeds))(inputs)
     for _ in range(2):
-        hidden = layers.Dense(WIDTH, 'relu', kernel_regularizer=decay)(hidden)
-        hidden = layers.Dropout(DROPOUT)(hidden)
-    model = keras.Model(inputs, [layers.Dense(LEVELS, 'softmax')(hidden),
-                                 layers.Dense(len(KINDS), 'softmax')(hidden)])
+        hidden = dense(WIDTH, 'relu', kernel_regularizer=decay)(hidden)
+        hidden = keras.layers.Dropout(DROPOUT, seed=next(seeds))(hidden)
+    model = keras.Model(inputs, [dense(LEVELS, 'softmax')(hidden),
+                                 dense(len(KINDS), 'softmax')(hidden)])
     x = features.reshape(-1, FEATURES)
     y = [np.repeat(values, features.shape[1], axis=0) for values in (_targets(level), kind)]
     steps = EPOCHS * -(-len(x) // BATCH)

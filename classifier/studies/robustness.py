@@ -60,21 +60,29 @@ def robustness(args: argparse.Namespace, paths: list[Path]) -> dict:
         for dy in range(8):
             row = predictor.predict_all([coded[dy:, dx:] for dx in range(8)])
             for dx, p in enumerate(row):
-                phases[dy, dx].append(abs(p.quality - truth))
+                if p.quality is not None:
+                    phases[dy, dx].append(abs(p.quality - truth))
     rows = {}
     for name, answers in kinds.items():
         truth, network, final = np.array(answers, float).T
-        rows[name] = {'count': len(answers), 'network_mean': float(network.mean()),
-                      'network_bias': float((network - truth).mean()),
-                      'network_mae': float(np.abs(network - truth).mean()),
-                      'refined_mae': float(np.abs(final - truth).mean()),
+        rows[name] = {'count': len(answers), 'network_mean': _mean(network),
+                      'network_bias': _mean(network - truth),
+                      'network_mae': _mean(np.abs(network - truth)),
+                      'refined_mae': _mean(np.abs(final - truth)),
                       'exact': float((final == truth).mean())}
     print_table(f'{"":36}network alone: bias   MAE  with --refine: MAE  exact', rows,
                 '{name:36}{network_bias:+19.2f} {network_mae:5.2f} {refined_mae:19.2f} '
                 '{percent[exact]:5.1f} %')
     mae = {phase: float(np.mean(errors)) for phase, errors in phases.items()}
-    worst, best = max(mae, key=mae.get), min(mae, key=mae.get)
-    print(f'64 grid phases: MAE {np.mean(list(mae.values())):.3f}, '
-          f'most {mae[worst]:.3f} at {worst}, least {mae[best]:.3f} at {best}')
+    if mae:
+        worst, best = max(mae, key=mae.get), min(mae, key=mae.get)
+        print(f'64 grid phases: MAE {np.mean(list(mae.values())):.3f}, '
+              f'most {mae[worst]:.3f} at {worst}, least {mae[best]:.3f} at {best}')
     return {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': half, 'kinds': rows,
             'mae_by_phase': {f'{dy},{dx}': m for (dy, dx), m in mae.items()}}
+
+
+def _mean(values):
+    """The mean where there is an answer, or None."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None

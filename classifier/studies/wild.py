@@ -30,22 +30,22 @@ def measures(truth: np.ndarray, answers: np.ndarray) -> dict:
     Returns
     -------
     dict
-        Of the answers: MAE; coverage and median width of the intervals; the share that is sure
-        and wrong. Of the never compressed ones (or NaN): the share told as JPEGs, with a quality
-        under TOLD, and with a probability of compression over one half. And the share that is
-        answered.
+        Of the answers: MAE; of those with an interval its coverage and median width, and the share
+        that is sure and wrong. Of the never compressed ones: the share told as JPEGs, with a
+        quality under TOLD, and with a probability of compression over one half. And the share that
+        is answered. None where there is nothing to count.
     """
     quality, low, high, compressed = answers.T
     right, answered, never = QUALITIES[truth - 1], ~np.isnan(quality), truth == LEVELS
-    error, width = np.abs(quality - right)[answered], (high - low)[answered]
+    error, width, known = np.abs(quality - right), high - low, answered & ~np.isnan(high - low)
 
     def share(values):
-        return float(np.mean(values)) if len(values) else np.nan
+        return float(np.mean(values)) if len(values) else None
 
-    return {'count': len(truth), 'answered': share(answered), 'mae': share(error),
-            'coverage': share(((low <= right) & (right <= high))[answered]),
-            'width': float(np.median(width)) if len(width) else np.nan,
-            'sure_and_wrong': share((width <= SURE) & (error > OFF)),
+    return {'count': len(truth), 'answered': share(answered), 'mae': share(error[answered]),
+            'coverage': share(((low <= right) & (right <= high))[known]),
+            'width': float(np.median(width[known])) if known.any() else None,
+            'sure_and_wrong': share(((width <= SURE) & (error > OFF))[known]),
             'never_under_90': share((quality[never] < TOLD)),
             'never_told_jpeg': share((compressed[never] > 0.5))}
 

@@ -1,0 +1,149 @@
+"""The sentence about an image, for each of the cases that can be told apart."""
+import numpy as np
+import pytest
+
+from classifier.conclusion import CONTRADICTION, conclusion, contradicts, header_said, span
+from classifier.forensics.header import JpegHeader
+from classifier.forensics.lattice import Lattice, TableEstimate
+from classifier.forensics.recompression import Earlier
+from classifier.posterior import Posterior
+from classifier.predictor import LITTLE_TEXTURE, TOO_UNSURE, Prediction
+from classifier.report import _row
+
+NO_LATTICE = Lattice(None, (), 0, 0, 0.0, -50.0, 0.4, 900)
+NOTHING_EARLIER = Earlier(None, 0, 0, 0.0)
+LIBJPEG = JpegHeader(75, True, '4:2:0', 64 * (3,), 75, 'libjpeg', 'libjpeg 75', 'YCbCr', 'baseline')
+OWN_TABLES = JpegHeader(75, False, '4:2:0', 64 * (3,), 70)
+
+
+def by_lattice(quality=75, qualities=None, **more):
+    lattice = Lattice(quality, tuple(qualities or [quality]), 5, 3, 60.0, 900.0, 0.01, 1000, **more)
+    return Prediction(None, 0, 0, lattice=lattice)
+
+
+def by_network(quality=60, low=50, high=72, compressed=0.99, edited=0.1):
+    return Prediction(float(quality), 100, 256, Posterior(quality, 5.0, low, high, compressed),
+                      NO_LATTICE, edited=edited)
+
+
+def unanswered(reason):
+    return Prediction(None, 0, 256, lattice=NO_LATTICE, reason=reason)
+
+
+def estimate(quality, standard):
+    return TableEstimate(np.full((8, 8), 3), quality, standard, 0, 0, 0.01)
+
+
+# ---------------------------------------------------------------- without a header
+
+@pytest.mark.parametrize('prediction, expected', [
+    (by_lattice(20), 'was a JPEG of quality 20, exactly (block grid at (5, 3))'),
+    (by_lattice(20, subsampling='4:2:0', chroma_quality=20),
+     'was a JPEG of quality 20, exactly (4:2:0, block grid at (5, 3))'),
+    (by_lattice(20, subsampling='4:4:4', chroma_quality=40),
+     'was a JPEG of quality 20, exactly (4:4:4, chroma of quality 40, block grid at (5, 3))'),
+    (by_lattice(99, [98, 99, 100]), 'was a JPEG of quality 98 to 100 (block grid at (5, 3))'),
+    (by_network(), 'was a JPEG of about quality 60 (50 to 72); no exact quantization table can be '
+     'seen'),
+    (by_network(edited=0.9), 'was a JPEG of about quality 60 (50 to 72); the pixels were changed '
+     'afterwards'),
+    (by_network(60, 60, 60), 'was a JPEG of about quality 60 (60); no exact quantization table can '
+     'be seen'),
+    (by_network(97, 88, 100, compressed=0.3), 'no sign of JPEG compression'),
+    (unanswered(LITTLE_TEXTURE), 'cannot tell: too little texture'),
+    (unanswered(TOO_UNSURE), 'cannot tell: what its pixels show fits too many qualities')])
+def test_what_pixels_say_without_a_header(prediction, expected):
+    assert conclusion(prediction) == expected
+
+
+def test_a_table_that_is_not_libjpeg_s_is_told_before_the_network_s_estimate():
+    expected = ("was compressed with a quantization table that is not libjpeg's, nearest to "
+                'quality 82')
+    for prediction in (by_network(), unanswered(LITTLE_TEXTURE)):
+        assert conclusion(prediction, table=estimate(82, False)) == expected
+        assert conclusion(prediction, table=estimate(82, True)) == conclusion(prediction)
+        assert conclusion(prediction, table=estimate(None, False)) == conclusion(prediction)
+    assert 'exactly' in conclusion(by_lattice(), table=None)
+
+
+# ---------------------------------------------------------------- with one
+
+@pytest.mark.parametrize('header, expected', [
+    (LIBJPEG, 'header says quality 75, 4:2:0'),
+    (JpegHeader(75, True, '4:4:4', 64 * (3,), 30, 'libjpeg', 'libjpeg 75,30'),
+     'header says quality 75 (chroma 30), 4:4:4'),
+    (JpegHeader(75, True, 'gray', 64 * (3,)), 'header says quality 75, gray'),
+    (JpegHeader(81, False, '4:2:0', 64 * (3,), 80, 'Photoshop', 'Photoshop 3 of 12'),
+     'header says quality 81 (Photoshop 3 of 12), 4:2:0'),
+    (OWN_TABLES, 'header says quality 75, nearest to its own tables, 4:2:0'),
+    (JpegHeader(None, False, '4:4:4', None, process='lossless'),
+     'header names no quality, 4:4:4'),
+    (JpegHeader(75, False, '4:2:0', 64 * (3,), None, damage='the chroma table is missing'),
+     'header says quality 75, nearest to its own tables, 4:2:0; the chroma table is missing')])
+def test_what_the_header_says(header, expected):
+    assert header_said(header) == expected
+
+
+def test_a_header_that_the_lattice_confirms():
+    expected = ('a JPEG whose header says quality 75, 4:2:0, and its pixels confirm that exactly; '
+                'no earlier compression found')
+    assert conclusion(by_lattice(75), LIBJPEG, NOTHING_EARLIER) == expected
+    assert conclusion(by_lattice(74, [74, 75]), LIBJPEG, NOTHING_EARLIER) == expected
+
+
+def test_a_header_that_nothing_contradicts_is_not_called_confirmed():
+    plain = 'a JPEG whose header says quality 75, 4:2:0; no earlier compression found'
+    assert conclusion(by_network(70, 60, 80), LIBJPEG, NOTHING_EARLIER) == plain
+    assert conclusion(by_network(99, 97, 100, compressed=0), LIBJPEG, NOTHING_EARLIER) == plain
+    assert conclusion(by_lattice(75), OWN_TABLES, NOTHING_EARLIER) == (
+        'a JPEG whose header says quality 75, nearest to its own tables, 4:2:0; no earlier '
+        'compression found')
+    assert 'confirm' not in conclusion(by_lattice(80), LIBJPEG, NOTHING_EARLIER)
+
+
+def test_an_earlier_compression_is_what_matters_most():
+    expected = ('a JPEG whose header says quality 75, 4:2:0; saved before at about quality 40, '
+                'block grid at (6, 3)')
+    for prediction in (by_lattice(75), by_network(40, 35, 45), unanswered(LITTLE_TEXTURE)):
+        assert conclusion(prediction, LIBJPEG, Earlier(40, 6, 3, 30.0)) == expected
+
+
+def test_pixels_that_look_far_worse_than_the_header_contradict_it():
+    found = conclusion(by_network(30, 25, 40), LIBJPEG, NOTHING_EARLIER, estimate(75, False))
+    assert found == ('a JPEG whose header says quality 75, 4:2:0, but its pixels contradict that: '
+                     'was a JPEG of about quality 30 (25 to 40); no exact quantization table can '
+                     'be seen')
+    assert conclusion(by_lattice(30), LIBJPEG, NOTHING_EARLIER).endswith(
+        'but its pixels contradict that: was a JPEG of quality 30, exactly (block grid at (5, 3))')
+
+
+def test_only_a_whole_interval_far_below_the_header_contradicts_it():
+    edge = LIBJPEG.quality - CONTRADICTION
+    assert contradicts(by_network(30, 25, edge - 1), LIBJPEG)
+    assert not contradicts(by_network(30, 25, edge), LIBJPEG)
+    assert not contradicts(by_network(95, 90, 99), LIBJPEG)  # better pixels do not
+    assert not contradicts(unanswered(TOO_UNSURE), LIBJPEG)
+    assert not contradicts(Prediction(30.0, 9, 256), LIBJPEG)  # the median has no interval
+    assert not contradicts(by_network(30, 25, 40), JpegHeader(None, False, '4:4:4', None))
+
+
+def test_pixels_of_which_nothing_can_be_told_leave_the_header_s_word():
+    assert conclusion(unanswered(LITTLE_TEXTURE), LIBJPEG, NOTHING_EARLIER) == (
+        'a JPEG whose header says quality 75, 4:2:0; from its pixels: cannot tell: too little '
+        'texture')
+
+
+@pytest.mark.parametrize('low, high, expected', [(75, 75, '75'), (1, 100, '1 to 100')])
+def test_a_span_of_qualities(low, high, expected):
+    assert span(low, high) == expected
+
+
+@pytest.mark.parametrize('prediction, header, earlier, verdict', [
+    (by_lattice(), None, None, 'no header'), (by_lattice(), LIBJPEG, None, 'not checked'),
+    (by_lattice(), LIBJPEG, NOTHING_EARLIER, 'consistent'),
+    (by_lattice(), LIBJPEG, Earlier(40, 6, 3, 30.0), 'recompressed'),
+    (by_network(30, 25, 40), LIBJPEG, NOTHING_EARLIER, 'contradiction'),
+    (by_network(30, 25, 40), LIBJPEG, Earlier(40, 6, 3, 30.0), 'recompressed'),
+    (unanswered(LITTLE_TEXTURE), LIBJPEG, NOTHING_EARLIER, 'consistent')])
+def test_the_verdict_says_the_same_in_a_word(prediction, header, earlier, verdict):
+    assert _row('a.jpg', prediction, 0.1, header, earlier)['verdict'] == verdict
