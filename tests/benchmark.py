@@ -158,6 +158,21 @@ def benchmark_prediction(args):
         np.mean([default.predict(image).patches for image in coded]), 'of 256')
 
 
+def benchmark_automatic(args):
+    """The automatic mode on decoded JPEGs, which have a lattice, and on resized ones."""
+    coded = [images.compress(photo, q) for photo in photos(args, 2) for q in QUALITIES]
+    resized = [cv2.resize(image, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+               for image in coded]
+    predictor = Predictor()
+
+    def over_all(pictures):
+        for image in pictures:
+            predictor.predict(image)
+
+    compare({f'automatic, {name}': partial(over_all, pictures) for name, pictures in (
+        ('decoded JPEG', coded), ('resized to 576x384', resized))}, ROUNDS, len(coded))
+
+
 def benchmark_quantized(args):
     """What to_tflite.py --quantize makes: size, and time of the network on 256 patches."""
     comp_type = COMP_TYPES[args.comp_type]
@@ -275,7 +290,8 @@ def compare(ways, rounds, amount=1):
 
 
 PARTS = {'start': benchmark_start, 'prediction': benchmark_prediction,
-         'quantized': benchmark_quantized, 'data': benchmark_data, 'training': benchmark_training,
+         'automatic': benchmark_automatic, 'quantized': benchmark_quantized,
+         'data': benchmark_data, 'training': benchmark_training,
          'evaluation': benchmark_evaluation, 'folder': benchmark_folder,
          'refinement': benchmark_refinement}
 

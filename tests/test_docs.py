@@ -136,8 +136,7 @@ def test_readme_is_short_and_has_the_two_set_up_lines():
     lines = README.read_text(encoding='utf-8').splitlines()
     assert len(lines) <= 220
     assert [line for line in lines if re.match(r'    \. \./env\.sh && python3 ', line)] == [
-        '    . ./env.sh && python3 classifier/predict_cls.py --in_path '
-        'sample_image/coffee_jpeg_q20.png --comp_type jpeg_paper',
+        '    . ./env.sh && python3 classifier/predict_cls.py sample_image/coffee_jpeg_q20.png',
         '    . ./env.sh && python3 -m pytest']
 
 

@@ -4,8 +4,10 @@ import pytest
 
 from classifier.errors import InputError
 from classifier.images import compress
+from classifier.forensics.lattice import Lattice
 from classifier.models import COMP_TYPES
-from classifier.predictor import PATCHES, Predictor
+from classifier.posterior import Posterior
+from classifier.predictor import PATCHES, Prediction, Predictor
 
 
 @pytest.fixture(scope='module', params=PATCHES)
@@ -51,3 +53,31 @@ def test_an_unknown_option_is_answered_with_the_known_ones(option, known):
 def test_an_unknown_type_is_answered_with_the_known_ones():
     with pytest.raises(InputError, match=', '.join(COMP_TYPES)):
         Predictor('webp')
+
+
+@pytest.mark.parametrize('option, known', [
+    ({'fusion': 'median'}, 'name a comp_type'), ({'threshold': 90}, 'name a comp_type'),
+    ({'fusion': 'liklihood'}, 'posterior, likelihood, median'), ({'patches': 'some'}, 'enough')])
+def test_without_a_type_what_belongs_to_one_is_refused(option, known):
+    with pytest.raises(InputError, match=known):
+        Predictor(**option)
+
+
+def answer(prediction):
+    return (prediction.quality, prediction.quality_low, prediction.quality_high, prediction.method,
+            prediction.uncertainty, prediction.compressed)
+
+
+def test_an_answer_is_the_lattice_s_else_the_network_s_else_none():
+    posterior = Posterior(61.5, 4.0, 55, 68, 0.97)
+    lattice = Lattice(62, (61, 62), 0, 0, 50.0, 900.0, 0.01, 1000)
+    nothing = Lattice(None, (), 0, 0, 0.0, -9.0, 0.5, 1000)
+    for more in {}, {'lattice': nothing}:
+        found = Prediction(61.5, 9, 256, posterior, **more)
+        assert answer(found) == (61.5, 55, 68, 'network', 4.0, 0.97)
+    both = Prediction(61.5, 9, 256, posterior, lattice)
+    assert answer(both) == (62, 61, 62, 'lattice', 4.0, 1)
+    assert answer(Prediction(None, 0, 0, lattice=lattice)) == (62, 61, 62, 'lattice', None, 1)
+    assert answer(Prediction(50.0, 3, 4)) == (50, None, None, 'network', None, None)
+    assert answer(Prediction(None, 0, 4, reason='why', lattice=nothing)) == (
+        None, None, None, 'none', None, None)
