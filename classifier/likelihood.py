@@ -27,9 +27,10 @@ CONFIDENCE_RAMP = 88, 92
 # one. A larger one would lower the error a little more, but let rounding in the network decide.
 ANSWER_EXPONENT = 2
 # The errors of an image's patches are correlated. The likelihood to this power gives a posterior
-# as wide as the errors are; in images smaller than this (geometric mean of the sides, px), whose
-# patches lie closer or overlap, it is proportionally less: both measured on training photos.
-UNCERTAINTY_EXPONENT, UNCERTAINTY_SIDE = 0.3, 512
+# as wide as the errors are on graphics (on photos they are smaller); in images smaller than this
+# (geometric mean of the sides, px), whose patches lie closer or overlap, it is proportionally
+# less: both measured on training images.
+UNCERTAINTY_EXPONENT, UNCERTAINTY_SIDE = 0.1, 512
 NEVER = 0.3        # probability of never compressed pixels a priori; qualities share the rest
 FEWEST_PATCHES = 2  # that must say something, counted by their weights on the confidence ramp
 
