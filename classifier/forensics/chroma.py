@@ -22,6 +22,7 @@ import numpy as np
 
 from classifier.forensics.blocks import (
     BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks)
+from classifier.forensics.exact_blocks import compare_tables, expected
 from classifier.forensics.scores import (
     FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, fitting, least_evidence, middle, quality_scores)
 from classifier.forensics.tables import standard_tables
@@ -50,6 +51,7 @@ class Chroma(NamedTuple):
     """What the chroma tells on one grid phase."""
     subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
     scores: np.ndarray = NO_SCORES   # (100,) of the chroma tables, nats; 0 where it is not sure
+    evidence: np.ndarray = NO_SCORES  # the same, of exact blocks alone
 
     def added_to(self, found: Lattice) -> Lattice:
         """The luma's `Lattice`, with the chroma table's quality: the luma's if that fits."""
@@ -83,8 +85,9 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     if varied.sum() < MIN_VARIED:
         return Chroma()
     own, half = (slice(first, first + BLOCK) for first in (MARGIN, MARGIN // 2 + 1))
-    ac, dc = _plane_scores(planes[:, own, own], slice(None))
-    full = Chroma('4:4:4', ac + dc)
+    blocks = _plane_blocks(planes[:, own, own], slice(None))
+    ac, dc = _plane_scores(blocks)
+    full = Chroma('4:4:4', ac + dc, _evidence(blocks))
     top = full.scores[:FINEST].argmax()
     fits = full.scores[top] >= FINE_EVIDENCE
     if fits and ac[top] >= FINE_EVIDENCE:
@@ -96,20 +99,36 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     share, name, coded, phase = max(halved, key=lambda kind: kind[0])
     if share <= UPSAMPLED:
         return full if fits else Chroma()
-    scores = max((sum(_plane_scores(coded, phase == p)) for p in np.unique(phase)[::-1]),
-                 key=lambda total: total[:FINEST].max())
+    parts = [_plane_blocks(coded, phase == p) for p in np.unique(phase)[::-1]]
+    scores, blocks = max(((sum(_plane_scores(blocks)), blocks) for blocks in parts),
+                         key=lambda found: found[0][:FINEST].max())
     top = int(scores[:FINEST].argmax())
-    return Chroma(name, scores if scores[top] >= least_evidence(top + 1, 0) else NO_SCORES)
+    sure = scores[top] >= least_evidence(top + 1, 0)
+    return Chroma(name, scores, _evidence(blocks)) if sure else Chroma(name)
 
 
-def _plane_scores(planes, chosen):
-    """AC and DC scores of chosen blocks of Cb and Cr: planes (2 n, 8, 8), less 128, float32."""
+def _plane_blocks(planes, chosen):
+    """Chosen blocks of Cb and Cr, from planes (2 n, 8, 8), less 128, float32: `Blocks`."""
     planes = (planes + 128).clip(0, 255).astype(np.uint8)
     (cb, flat_cb), (cr, flat_cr) = (distinct_blocks(plane[chosen], FEW_LUMA // 2)
                                     for plane in np.split(planes, 2))
     blocks = np.concatenate([cb, cr])
-    blocks = Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
+    return Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
+
+
+def _plane_scores(blocks):
+    """AC and DC scores of the chroma tables."""
     return quality_scores(blocks, standard_tables(chroma=True), exact=True)[:2]
+
+
+def _evidence(blocks):
+    """The evidence that exact blocks are for the chroma tables: (100,) nats."""
+    if not len(blocks.luma):
+        return NO_SCORES
+    tables = standard_tables(chroma=True)
+    found = compare_tables(blocks, tables)
+    fits = found.exact >= found.tested * expected(np.arange(1, 101))
+    return np.where(fits, np.maximum(found.score, 0), 0)
 
 
 def colour_differences(windows: np.ndarray) -> np.ndarray:
@@ -138,13 +157,13 @@ def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.nda
     rows = DOWNSAMPLE if vertical else np.eye(SIDE, dtype=np.float32)
     coded = np.rint(rows @ planes @ DOWNSAMPLE.T)
     for _ in range(ROUNDS):
-        error = planes - _upsampled(coded, vertical)
+        error = planes - upsampled(coded, vertical)
         coded = np.rint(coded + rows @ error @ DOWNSAMPLE.T)
-    return coded, _upsampled(coded, vertical) == planes
+    return coded, upsampled(coded, vertical) == planes
 
 
-def _upsampled(coded, vertical):
-    """libjpeg's fancy upsampling, rounding and all: (n, 24, 24) float32."""
+def upsampled(coded: np.ndarray, vertical: bool) -> np.ndarray:
+    """libjpeg's fancy upsampling of coded planes, rounding and all: (n, 24, 24) float32."""
     if vertical:
         coded = UPSAMPLE @ coded
     unit = 16 if vertical else 4
