@@ -38,6 +38,8 @@ MANY_BYTES = 4_000_000    # of larger images, not every row is looked at for col
 # Share of their pixels that upsampling gives: 0.966 and more with the right subsampling, less
 # than 0.74 for photos that were not compressed; up to 0.96 for 4:4:4, which is looked for first.
 UPSAMPLED = 0.94
+CLEARLY = 4.0             # times as many pixels that 4:2:0 does not give, where 4:2:2 is told
+SURELY_UPSAMPLED = 0.99   # below, the rounding of mirrored pictures is tried as well
 NO_SCORES = np.zeros(100)
 
 UPSAMPLE = np.zeros((SIDE, SIDE // 2 + 2), np.float32)  # 2 pixels for a sample, from 3 samples
@@ -93,10 +95,13 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     if fits and ac[top] >= FINE_EVIDENCE:
         return full
     halved = []
-    for name, rows, phase in (('4:2:2', own, odd_x), ('4:2:0', half, odd_x + 2 * odd_y)):
-        coded, same = coded_planes(planes, vertical=rows is half)
-        halved.append((same[varied][centre].mean(), name, coded[:, rows, half], phase))
-    share, name, coded, phase = max(halved, key=lambda kind: kind[0])
+    for mirrored in (False, True):
+        for name, rows, phase in (('4:2:2', own, odd_x), ('4:2:0', half, odd_x + 2 * odd_y)):
+            coded, same = coded_planes(planes, rows is half, mirrored)
+            halved.append((same[varied][centre].mean(), name, coded[:, rows, half], phase))
+        share, name, coded, phase = max(halved, key=lambda kind: kind[0])
+        if share >= SURELY_UPSAMPLED:
+            break
     if share <= UPSAMPLED:
         return full if fits else Chroma()
     parts = [_plane_blocks(coded, phase == p) for p in np.unique(phase)[::-1]]
@@ -104,7 +109,11 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
                          key=lambda found: found[0][:FINEST].max())
     top = int(scores[:FINEST].argmax())
     sure = scores[top] >= least_evidence(top + 1, 0)
-    return Chroma(name, scores, _evidence(blocks)) if sure else Chroma(name)
+    if sure:
+        return Chroma(name, scores, _evidence(blocks))
+    # 4:2:2 explains much that is 4:2:0 mirrored, or smooth; where it is true, 4:2:0 fails
+    other = max(kind[0] for kind in halved if kind[1] == '4:2:0')
+    return Chroma() if name == '4:2:2' and 1 - other < CLEARLY * (1 - share) else Chroma(name)
 
 
 def _plane_blocks(planes, chosen):
@@ -138,7 +147,8 @@ def colour_differences(windows: np.ndarray) -> np.ndarray:
                            for channel, factor in ((0, 1.772), (2, 1.402))])
 
 
-def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.ndarray]:
+def coded_planes(planes: np.ndarray, vertical: bool,
+                 mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The coded samples behind upsampled planes, and which pixels they upsample to.
 
     Parameters
@@ -147,6 +157,8 @@ def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.nda
         As `colour_differences` returns them, in levels.
     vertical : bool
         Whether the height is halved as well as the width: 4:2:0, else 4:2:2.
+    mirrored : bool
+        Whether the picture was mirrored, left to right, since.
 
     Returns
     -------
@@ -157,15 +169,16 @@ def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.nda
     rows = DOWNSAMPLE if vertical else np.eye(SIDE, dtype=np.float32)
     coded = np.rint(rows @ planes @ DOWNSAMPLE.T)
     for _ in range(ROUNDS):
-        error = planes - upsampled(coded, vertical)
+        error = planes - upsampled(coded, vertical, mirrored)
         coded = np.rint(coded + rows @ error @ DOWNSAMPLE.T)
-    return coded, upsampled(coded, vertical) == planes
+    return coded, upsampled(coded, vertical, mirrored) == planes
 
 
-def upsampled(coded: np.ndarray, vertical: bool) -> np.ndarray:
+def upsampled(coded: np.ndarray, vertical: bool, mirrored: bool = False) -> np.ndarray:
     """libjpeg's fancy upsampling of coded planes, rounding and all: (n, 24, 24) float32."""
     if vertical:
         coded = UPSAMPLE @ coded
     unit = 16 if vertical else 4
-    bias = np.tile([8, 7] if vertical else [1, 2], SIDE // 2).astype(np.float32)
+    bias = ([8, 7] if vertical else [1, 2])[::-1 if mirrored else 1]
+    bias = np.tile(bias, SIDE // 2).astype(np.float32)
     return np.floor(coded @ UPSAMPLE.T + bias / unit)

@@ -107,8 +107,11 @@ def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
     return Evidence(gain, count, len(some))
 
 
-def compare_tables(blocks: Blocks, tables: np.ndarray) -> Evidence:
-    """The evidence of the 100 standard tables; -inf where it is far behind the best."""
+def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True) -> Evidence:
+    """The evidence of the 100 standard tables; -inf where it is far behind the best.
+
+    Unless `fine`, those from FINE_FROM on alone are not worth more than a few blocks.
+    """
     quality = np.arange(1, len(tables) + 1)
     gain, count = np.full(len(tables), -np.inf), np.zeros(len(tables), int)
     left, share = np.arange(len(tables)), expected(quality)
@@ -117,7 +120,11 @@ def compare_tables(blocks: Blocks, tables: np.ndarray) -> Evidence:
         gain[left], count[left] = found.gain, found.exact
         keep = found.score >= found.score.max() - CLOSE
         if limit == FIRST:
-            keep = (found.exact >= share[left] / 2 * found.tested) | (left >= FINE_FROM)
+            keep = found.exact >= share[left] / 2 * found.tested
+            if not fine and not keep[:FINE_FROM - 1].any():
+                keep[:] = False
+            else:
+                keep[FINE_FROM - 1:] = True
         gain[left[~keep]], left = -np.inf, left[keep]
         if len(blocks.luma) <= limit or not len(left):
             break

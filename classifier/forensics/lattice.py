@@ -50,21 +50,20 @@ R. Neelamani, R. de Queiroz, Z. Fan, S. Dash and R. Baraniuk, "JPEG compression 
 estimation for color images", IEEE Trans. Image Processing 15(6), 2006; ITU-T T.81,
 Annex K (tables) and A.3.3 (DCT); JFIF 1.02 (colours); libjpeg's scaling of the tables.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced,
-    get_blocks)
+    BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma,
+    evenly_spaced, get_blocks, pixel_repetition)
 from classifier.forensics.chroma import NO_SCORES, read_chroma
 from classifier.forensics.exact_blocks import (
-    FINE_FROM, coarser_gain, compare_tables, expected, rounded_right,
-    table_evidence)
+    FINE_FROM, coarser_gain, compare_tables, expected, rounded_right, table_evidence)
 from classifier.forensics.scores import (
-    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, flat_scores, least_evidence, middle, misfit,
-    most_misfit, quality_scores, step_scores)
-from classifier.forensics.tables import MAX_STEP, standard_tables
+    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, flat_scores, least_evidence, middle,
+    misfit, most_misfit, quality_scores, step_scores)
+from classifier.forensics.tables import MAX_STEP, standard_tables, turned_tables
 
 PATCHES, SIDE = 256, 15   # windows in which the 64 phases are compared, px
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
@@ -77,6 +76,7 @@ LEAST_GAIN, LEAST_WITH_FLAT = 4.0, 5.0   # nats of exact blocks that a likely ta
 FINE, ALONE = 80, (12.0, 15.0)           # and any other, below that quality and from there on
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
 COARSER = 3.0             # nats that coarser steps may gain; 0 with true tables, nearly always
+ANY_TABLE = 100.0         # nats that show a lattice
 FINEST = 95               # from here on, rounding breaks too many blocks to look for them
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
@@ -101,6 +101,10 @@ class Lattice:
     tested_blocks: int = 0   # different ones, neither flat nor clipped
     from_header: bool = False  # whether the header's table was given and is proved
     lifted: bool = False     # whether the brightness was changed since, and DC is left out
+    turned: bool = False     # whether the table is transposed: a quarter-turn since
+    repeated: int = 1        # how often each pixel is repeated both ways; all else is of the image
+                             # without repetition
+    any_table: float = 0.0   # nats of the best AC steps, one by one: a lattice, whoever's table
 
     @property
     def is_tie(self) -> bool:
@@ -140,8 +144,8 @@ def find_quality(image: np.ndarray, guess: float | None = None,
     -------
     Lattice
         With `from_header`, `quality` is that of `table`, or None if it is not a standard one.
-        Otherwise `quality` is None when no table is on a lattice beyond doubt (nothing to see, edited
-        after compression, another table), with `qualities` empty, or when the lattice leaves
+        Otherwise `quality` is None when no table is on a lattice beyond doubt (nothing to see,
+        edited after compression, another table), with `qualities` empty, or when the lattice leaves
         qualities more than MAX_SPAN apart, with all of them in `qualities`.
 
     Raises
@@ -158,24 +162,41 @@ def find_quality(image: np.ndarray, guess: float | None = None,
         found = _by_header(image, np.asarray(table), grid or (0, 0))
         if found is not None:
             return found
+    times, row, column = pixel_repetition(image) if grid is None else (1, 0, 0)
+    if times > 1:
+        return replace(find_quality(image[row::times, column::times], guess), repeated=times)
+    found = _search(image, _phases(image, grid), guess, standard_tables())
+    if found.qualities or found.any_table < ANY_TABLE:
+        return found
+    # a quarter-turn of the pixels, or of the coefficients of the file
+    dy, dx = found.grid_dy, found.grid_dx
+    other = np.ascontiguousarray(image.transpose(1, 0, 2))
+    turned = _search(other, [(dx, dy)], guess, standard_tables())
+    if not turned.qualities:
+        turned = _search(image, [(dy, dx)], guess, turned_tables())
+    return replace(turned, grid_dy=dy, grid_dx=dx, turned=True) if turned.qualities else found
+
+
+def _search(image, phases, guess, tables):
+    """The `Lattice` on the first of the phases that has one, else on the one nearest to it."""
     unsure = []
-    for dy, dx in _phases(image, grid):
+    for dy, dx in phases:
         blocks = get_blocks(image, dy, dx)
-        found = _answer(blocks, dy, dx, guess)
+        found = _answer(blocks, dy, dx, guess, tables)
         if found.qualities:
             chroma = read_chroma(image, dy, dx)
             if len(blocks.luma) <= FEW_LUMA and len(found.qualities) > 1:
-                narrowed = _answer(blocks, dy, dx, guess, chroma)
+                narrowed = _answer(blocks, dy, dx, guess, tables, chroma)
                 found = narrowed if set(narrowed.qualities) & set(found.qualities) else found
             return chroma.added_to(found)
         unsure.append((found, blocks))
     for found, blocks in [(f, b) for f, b in unsure if f.blocks <= FEW_LUMA][:HELPED]:
         chroma = read_chroma(image, found.grid_dy, found.grid_dx)
-        helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, chroma)
+        helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, tables, chroma)
         if helped.qualities:
             return chroma.added_to(helped)
         unsure.append((helped, blocks))
-    return max((found for found, _ in unsure), key=lambda found: found.evidence)
+    return max((found for found, _ in unsure), key=lambda f: max(f.evidence, f.any_table))
 
 
 def _check(image, grid):
@@ -195,20 +216,25 @@ def _by_header(image, table, grid):
     if not count or share < LEAST_SHARE or exact < share * count:
         return None
     tables = standard_tables()
-    qualities = tuple((np.flatnonzero((tables == table).all(axis=1)) + 1).tolist())
+    same = (tables == table).all(axis=1)
+    turned = not same.any()
+    if turned:
+        same = (turned_tables() == table).all(axis=1)
+    qualities = tuple((np.flatnonzero(same) + 1).tolist())
     quality = qualities[0] if qualities else None
     return read_chroma(image, *grid).added_to(Lattice(
         quality, qualities, *grid, float(found.gain[0]), float(found.gain[0]),
-        misfit(blocks, table), count, exact_blocks=exact, tested_blocks=count, from_header=True))
+        misfit(blocks, table), count, exact_blocks=exact, tested_blocks=count, from_header=True,
+        turned=turned and bool(qualities)))
 
 
-def _answer(blocks, dy, dx, guess, chroma=None):
+def _answer(blocks, dy, dx, guess, tables, chroma=None):
     """The `Lattice` that the luma gives or, with a `Chroma`, its exact pixels and both planes.
 
     After a change of brightness DC is off the lattice that AC is on, and maybe on another
     table's: where they disagree, DC is left out.
     """
-    ac, dc, free = quality_scores(blocks, standard_tables(), exact=chroma is not None)
+    ac, dc, free = quality_scores(blocks, tables, exact=chroma is not None)
     scores, more = (chroma.scores, chroma.evidence) if chroma else (NO_SCORES, NO_SCORES)
     top = int((ac + dc).argmax())
     with_dc = dc[top] >= -CONFLICT and ac[top] >= ac.max() - CONFLICT
@@ -216,30 +242,28 @@ def _answer(blocks, dy, dx, guess, chroma=None):
     total = luma + scores
     top = int(total.argmax())
     fits = fitting(total)
-    evidence, off = float(total[top]), misfit(blocks, standard_tables()[top], with_dc)
+    evidence, off = float(total[top]), misfit(blocks, tables[top], with_dc)
     count = len(blocks.luma) + len(blocks.clipped)
     likely = (all(part[top] >= part.max() - CONFLICT for part in (luma, scores))
               and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
               and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
-    total, fits, exact, tested = _proved(blocks, total, fits, likely, with_dc, more)
+    if not with_dc:
+        tables = np.where(np.arange(BLOCK * BLOCK), tables, 1)
+    total, fits, exact, tested = _proved(blocks, tables, total, fits, likely, more)
     others = np.delete(total, fits - 1)
     margin = float(total[fits - 1].max() - others.max()) if others.size and fits.size else 0.0
     quality = None
     if fits.size and np.ptp(fits) <= MAX_SPAN:
         quality = middle(fits, total) if guess is None else int(fits[np.abs(fits - guess).argmin()])
     return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count,
-                   exact_blocks=exact, tested_blocks=tested, lifted=not with_dc)
+                   exact_blocks=exact, tested_blocks=tested, lifted=not with_dc, any_table=free)
 
 
-def _proved(blocks, total, fits, likely, with_dc, more):
+def _proved(blocks, tables, total, fits, likely, more):
     """What exact blocks leave of likely qualities: scores, qualities, exact and tested blocks.
 
     Where they prove the likeliest table beyond doubt, its likelihood stands. Else they decide.
     """
-    tables = standard_tables()
-    if not with_dc:
-        tables = tables.copy()
-        tables[:, 0] = 1
     if not len(blocks.luma):
         return total, fits if likely and len(blocks.clipped) else fits[:0], 0, 0
     if likely:
@@ -247,7 +271,7 @@ def _proved(blocks, total, fits, likely, with_dc, more):
         found = table_evidence(blocks, tables[[top]], expected(np.array([top + 1])), MAX_BLOCKS)
         if found.gain[0] >= SURE:
             return total, fits, int(found.exact[0]), found.tested
-    found = compare_tables(blocks, tables)
+    found = compare_tables(blocks, tables, fine=likely)
     flat = flat_scores(blocks, tables)
     score = found.score + flat + more
     best = int(score.argmax())

@@ -70,13 +70,16 @@ def prove(image: np.ndarray, tables: int | tuple[np.ndarray, np.ndarray], grid_d
     blocks = get_blocks(image, grid_dy, grid_dx)
     levels, exact = (found[0] for found in exact_blocks(blocks, luma[None]))
     textured = np.count_nonzero(levels[:, 1:], axis=1) >= TEXTURED
-    colour = (_exact_units(image, luma, chroma, grid_dy, grid_dx, subsampling)
-              if subsampling in UNITS else np.zeros(0, bool))
+    colour = np.zeros(0, bool)
+    if subsampling in UNITS:
+        colour = max((_exact_units(image, luma, chroma, grid_dy, grid_dx, subsampling, mirrored)
+                      for mirrored in (False, True)[:1 + (subsampling != '4:4:4')]),
+                     key=np.sum)
     return Proof(len(exact), int(exact.sum()), int((exact & textured).sum()),
                  len(colour), int(colour.sum()))
 
 
-def _exact_units(image, luma, chroma, dy, dx, subsampling):
+def _exact_units(image, luma, chroma, dy, dx, subsampling, mirrored):
     """Which units of all three channels are exact, of those tested: (n,) bool."""
     y, x, windows = cut_windows(image, (dy + MARGIN) % BLOCK, (dx + MARGIN) % BLOCK, SIDE, WINDOWS)
     whole = ~clipped_pixels(windows).any(axis=(1, 2))
@@ -87,11 +90,11 @@ def _exact_units(image, luma, chroma, dy, dx, subsampling):
     exact = (_recombined(levels, *np.split(planes.astype(int), 2)) == windows).all(axis=3)
     exact = exact[:, rows, columns].all(axis=(1, 2))
     vertical, horizontal = height > BLOCK, width > BLOCK
-    coded = coded_planes(planes, vertical)[0] if horizontal else planes
+    coded = coded_planes(planes, vertical, mirrored)[0] if horizontal else planes
     half = slice(MARGIN // 2 + 1, MARGIN // 2 + 1 + BLOCK)
     own = np.s_[:, half if vertical else rows, half if horizontal else columns]
     coded[own] = _decoded(coded[own], chroma)
-    again = upsampled(coded, vertical) if horizontal else coded
+    again = upsampled(coded, vertical, mirrored) if horizontal else coded
     inner = np.s_[:, MARGIN + vertical:MARGIN + height - vertical,
                   MARGIN + horizontal:MARGIN + width - horizontal]
     same = (again == planes)[inner].all(axis=(1, 2))

@@ -30,6 +30,10 @@ that noise. Zeros are so many that their outliers would refute true steps: whate
 within ZERO_WIDTH sigmas of zero counts neither way. What the model neglects is much the
 same on all grids: the score that counts is the margin over the next best grid.
 
+Smooth images show few different coefficients, again and again, whose gaps can look like a step's by
+chance. So a frequency counts at most VALUE nats for each of its different levels, and on the same
+grid evidence of two frequencies alone, with less than REST from all others, must be stronger.
+
 The score of a table is the sum over frequencies. The answer is the best of the standard
 tables coarser than the last one, if it scores more than single compression does.
 
@@ -52,6 +56,8 @@ from classifier.forensics.tables import MAX_STEP, standard_tables
 EPSILON = 0.01, 0.02      # coefficients that no model explains: same grid, other grid
 ALIGNED_EVIDENCE = 15.0   # nats; 7.6 and 11.7 the most of 1000 and 2070 photos compressed once
 SHIFTED_EVIDENCE = 60.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50)
+VALUE = 8.0               # nats that one level of one frequency may count, however many blocks
+REST, TWO_EVIDENCE = 3.0, 20.0   # nats; gradients and waves compressed once reach 16 on two
 
 TOP = 1024                # largest |coefficient|
 SCALES = 0.35 * 2.0 ** np.arange(11)   # mean |c| of the Laplacians in f
@@ -104,9 +110,9 @@ def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
     coarser = np.flatnonzero(tables.sum(axis=1) > table.sum())
     if not len(coarser):
         return Earlier(None, 0, 0, 0.0)
-    scores = _aligned_scores(get_blocks(image, 0, 0).coefficients, table, tables[coarser])
+    scores, rest = _aligned_scores(get_blocks(image, 0, 0).coefficients, table, tables[coarser])
     top, dy, dx, score = int(scores.argmax()), 0, 0, float(scores.max())
-    if score < ALIGNED_EVIDENCE:
+    if score < (ALIGNED_EVIDENCE if rest[top] >= REST else TWO_EVIDENCE):
         top, dy, dx, score = _shifted_search(image, table, tables[coarser])
         if score < SHIFTED_EVIDENCE:
             return Earlier(None, 0, 0, score)
@@ -114,11 +120,14 @@ def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
 
 
 def _aligned_scores(coefficients, last, tables):
-    """Scores of earlier tables (t, 64) on the same grid, from coefficients (n, 64): (t,) nats."""
-    total = np.zeros(len(tables))
+    """Scores of earlier tables (t, 64) on the same grid, from coefficients (n, 64): (t,) nats.
+
+    And without each table's two strongest frequencies: (t,).
+    """
+    scores = np.zeros((len(tables), 64))
     levels = np.minimum(np.abs(np.rint(coefficients / last)).astype(int), TOP // last)
     if not len(levels):
-        return total
+        return scores.sum(axis=1), scores.sum(axis=1)
     half = np.arange(2 * TOP + 3 * MAX_STEP) / 2
     mass = 1 - _fit_density(levels, last) @ np.exp(-half / SCALES[:, None])  # of f below |c| = half
     mass[:, 0] = 0
@@ -127,8 +136,11 @@ def _aligned_scores(coefficients, last, tables):
         coarser = np.flatnonzero(tables[:, k] > last[k])
         if len(count) > 1 and len(coarser):
             step, where = np.unique(tables[coarser, k], return_inverse=True)
-            total[coarser] += _comb_scores(count, last[k], step, mass[k])[where]
-    return total
+            found = np.minimum(_comb_scores(count, last[k], step, mass[k]),
+                               VALUE * np.count_nonzero(count[1:]))
+            scores[coarser, k] = found[where]
+    total = scores.sum(axis=1)
+    return total, total - np.partition(scores, -2, axis=1)[:, -2:].sum(axis=1)
 
 
 def _fit_density(levels, last):
@@ -190,11 +202,21 @@ def _shifted_search(image, last, tables):
         value = np.abs(SHIFTED_DCT[dy] @ luma @ SHIFTED_DCT[dx].T).reshape(-1, 64)[:, USED]
         sigma = _sigma(error, MIXING[dy], MIXING[dx]).reshape(-1, 64)[:, USED]
         steps = np.vstack([tables[likely], last])[:, USED].astype(np.float32)
-        score = _lattice_scores(value, sigma, steps[:, None]).sum(axis=(1, 2), dtype=np.float64)
+        scores = _lattice_scores(value, sigma, steps[:, None]).sum(axis=1, dtype=np.float64)
+        score = np.minimum(scores, VALUE * _different(value, steps)).sum(axis=1)
         top = int(score[:-1].argmax())
         found.append((float(score[top] - max(0, score[-1])), int(likely[top]), dy, dx))
     (score, top, dy, dx), (second, *_), *_ = sorted(found, reverse=True)
     return top, dy, dx, score - max(0, second)
+
+
+def _different(value, steps):
+    """Different levels but 0 of |c| = value (n, f), by the steps of tables (t, f): (t, f) int."""
+    seen = np.zeros((*steps.shape, TOP + 1), bool)
+    table, _, frequency = np.ogrid[:len(steps), :1, :steps.shape[1]]
+    level = np.rint(value / steps[:, None]).astype(np.int32)  # t, n, f
+    seen[table, frequency, level] = True
+    return seen[..., 1:].sum(axis=2)
 
 
 def _last_error(luma, last):

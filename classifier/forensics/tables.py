@@ -49,3 +49,8 @@ def standard_tables(chroma: bool = False) -> np.ndarray:
                          np.arange(1, 101)[:, None])
     tables.setflags(write=False)
     return tables
+
+
+def turned_tables() -> np.ndarray:
+    """The luma tables of `standard_tables`, transposed, as after a quarter-turn: (100, 64) int."""
+    return standard_tables().reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)
