@@ -52,7 +52,7 @@ def cut_windows(image: np.ndarray, dy: int, dx: int, side: int,
 
 
 def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:
-    """How often each pixel of (h, w, 3) is repeated both ways; row and column of the first whole one.
+    """How often each pixel of (h, w, 3) is repeated both ways; where the first whole one starts.
 
     (1, 0, 0) for most images, and where rows or columns change at too few places to say.
     """

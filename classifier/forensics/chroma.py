@@ -22,7 +22,7 @@ import numpy as np
 
 from classifier.forensics.blocks import (
     BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks)
-from classifier.forensics.exact_blocks import compare_tables, expected
+from classifier.forensics.exact_blocks import compare_tables
 from classifier.forensics.scores import (
     FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, fitting, least_evidence, middle, quality_scores)
 from classifier.forensics.tables import standard_tables
@@ -134,10 +134,7 @@ def _evidence(blocks):
     """The evidence that exact blocks are for the chroma tables: (100,) nats."""
     if not len(blocks.luma):
         return NO_SCORES
-    tables = standard_tables(chroma=True)
-    found = compare_tables(blocks, tables)
-    fits = found.exact >= found.tested * expected(np.arange(1, 101))
-    return np.where(fits, np.maximum(found.score, 0), 0)
+    return np.maximum(compare_tables(blocks, standard_tables(chroma=True)).gain, 0)
 
 
 def colour_differences(windows: np.ndarray) -> np.ndarray:

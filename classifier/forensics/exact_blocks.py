@@ -1,34 +1,34 @@
-"""Whether pixels are, bit for bit, what a decoder makes of a quantization table.
+"""Which blocks a quantization table explains bit for bit, and what that proves.
 
-    from classifier.forensics.proof import prove
-    proof = prove(bgr_image, 75)                  # or (luma table, chroma table)
-    print(f'{proof.exact} of {proof.tested} blocks')
+    from classifier.forensics.blocks import get_blocks
+    from classifier.forensics.exact_blocks import compare_tables
+    found = compare_tables(get_blocks(bgr_image, 0, 0), standard_tables())
+    print(found.exact[75 - 1], 'of', found.tested, 'blocks are exact at quality 75')
 
 The likelihood in lattice.py takes blocks for independent and their rounding noise for Gaussian.
 Smooth images break both: their blocks repeat a few coefficients, whose common divisor then looks
 like a step, and their noise has a shape. What follows asks only whether a table can have made a
 block, and counts what blocks repeat once.
 
-Exact blocks. The decoder's luma Y is known (blocks.py). Its DCT coefficients, divided by the steps
+Exact blocks. The decoder's luma Y is known (lattice.py). Its DCT coefficients, divided by the steps
 of a table and rounded, are the levels that a file would hold; decoded again (inverse_dct.py), they
-give Y to the last bit or they do not. All blocks of a JPEG do, until steps are so small that
-rounding noise, sigma 0.29, passes half of one: EXPECTED, measured on smooth images, is the least
-share at each quality. Blocks short of that count against the table, -log(1 - EXPECTED) each.
+give Y to the last bit or they do not. Those of a JPEG do, until steps are so small that rounding
+noise, sigma 0.29, passes half of one. EXPECTED is the least share of exact blocks, measured on 60
+gradients, waves and blurs. What a table lacks of it counts against it, log(1 - EXPECTED) a block.
 
 Evidence. That a table explains a block proves little where finer tables, too, hold its
-coefficients. A coefficient of step q lies on the lattice by chance with probability 1/q, so that it
-is worth log q; but a value that one frequency shows in many blocks is worth that once, as smooth
+coefficients. A coefficient lies on the lattice of a step q by chance with probability 1/q, so that
+it is worth log q; but a value that a frequency shows in many blocks is worth that once, as smooth
 images repeat it for reasons of their own. DC counts log(q / 8), since a block of one gray level
-shows every eighth value only. The sum is the gain of a table in nats. On wrong block grids and
-on images never compressed it stays below 6 nats, for tables finer than 92 below 10; one textured
-block has more.
+shows every eighth value only. The sum is the gain of a table, in nats. On wrong block grids and on
+images that were never compressed the best table gained up to 6.0 nats, or 10.0 if it was finer than
+92 (240 smooth and 40 drawn images, 12 grids each); one textured block gains more.
 
-Ties. Tables are told apart by their gains, and by blocks that one of them explains and the other
-does not, EACH nats a block.
+Ties. Tables are compared by their gains and by the number of blocks that they explain, EACH nats a
+block.
 
-Another table. One that agrees with a standard table where coefficients are many leaves blocks which
-that explains but for some coefficients at frequencies at which it has explained none: what
-`contradictions` counts.
+Other tables. One whose coefficients all lie on the lattice of a finer standard table would be taken
+for it. Then coarser steps, tried one by one, gain (`coarser_gain`), but not over the true table.
 """
 import math
 from dataclasses import replace
@@ -41,8 +41,8 @@ from classifier.forensics.inverse_dct import inverse_dct
 from classifier.forensics.scores import SIGMA
 
 # Least share of exact blocks at these qualities, interpolated between them.
-AT_QUALITY = (78, 79, 84, 85, 88, 90, 93, 94, 95, 97, 98, 99, 100)
-EXPECTED = (0.99, 0.97, 0.97, 0.85, 0.70, 0.65, 0.55, 0.35, 0.30, 0.15, 0.11, 0.04, 0.08)
+AT_QUALITY = (84, 85, 88, 90, 93, 94, 95, 97, 98, 99, 100)
+EXPECTED = (0.99, 0.85, 0.70, 0.65, 0.55, 0.35, 0.30, 0.15, 0.11, 0.04, 0.08)
 MOST_AGAINST = 2.5        # nats that a missing block counts at most
 EACH = 0.5                # nats for a block that a table explains
 FINE_FROM = 93            # qualities whose true blocks are not all exact, by far
@@ -76,7 +76,18 @@ def rounded_right(table: np.ndarray) -> float:
 
 
 def exact_blocks(blocks: Blocks, tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (t, n, 64) int32 of blocks under tables (t, 64) int, and which are exact (t, n) bool.
+    """Which of n blocks are exact.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    tables : int array, shape (t, 64)
+
+    Returns
+    -------
+    levels : int32 array, shape (t, n, 64)
+        The blocks' coefficients divided by the steps and rounded.
+    exact : bool array, shape (t, n)
     """
     tables = np.asarray(tables, np.int32)[:, None]
     levels = np.rint(blocks.coefficients / tables.astype(np.float32)).astype(np.int32)

@@ -63,13 +63,14 @@ from classifier.forensics.exact_blocks import (
 from classifier.forensics.scores import (
     FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, flat_scores, least_evidence, middle,
     misfit, most_misfit, quality_scores, step_scores)
-from classifier.forensics.tables import MAX_STEP, standard_tables, turned_tables
+from classifier.forensics.tables import (
+    MAX_STEP, other_tables, standard_tables, turned_tables)
 
 PATCHES, SIDE = 256, 15   # windows in which the 64 phases are compared, px
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
 NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
-HELPED = 12               # candidate phases that exact pixels and chroma help to judge
+HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their share of exact blocks
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
 SURE = 100.0              # nats of exact blocks, from which the likelihood decides alone
 LEAST_GAIN, LEAST_WITH_FLAT = 4.0, 5.0   # nats of exact blocks that a likely table needs
@@ -151,7 +152,7 @@ def find_quality(image: np.ndarray, guess: float | None = None,
     Raises
     ------
     ValueError
-        An image or a grid of another kind.
+        An image, a grid or a table of another kind.
 
     References
     ----------
@@ -190,7 +191,9 @@ def _search(image, phases, guess, tables):
                 found = narrowed if set(narrowed.qualities) & set(found.qualities) else found
             return chroma.added_to(found)
         unsure.append((found, blocks))
-    for found, blocks in [(f, b) for f, b in unsure if f.blocks <= FEW_LUMA][:HELPED]:
+    few = [(f, b) for f, b in unsure if f.blocks <= FEW_LUMA
+           and (f.evidence > 0 or f.exact_blocks >= HELPED_SHARE * f.tested_blocks)]
+    for found, blocks in few[:HELPED]:
         chroma = read_chroma(image, found.grid_dy, found.grid_dx)
         helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, tables, chroma)
         if helped.qualities:
@@ -209,6 +212,8 @@ def _check(image, grid):
 
 def _by_header(image, table, grid):
     """The `Lattice` of a table (64,) that its blocks prove, else None."""
+    if table.shape != (BLOCK * BLOCK,) or (table < 1).any():
+        raise ValueError('the table must be 64 steps of 1 or more')
     blocks = get_blocks(image, *grid)
     share = HEADER_SHARE * rounded_right(table)
     found = table_evidence(blocks, table[None], np.array([share]), MAX_BLOCKS)
@@ -247,16 +252,19 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
     likely = (all(part[top] >= part.max() - CONFLICT for part in (luma, scores))
               and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
               and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
-    if not with_dc:
+    proved = _proved(blocks, tables, total, fits, likely and with_dc, more)
+    lifted = not with_dc and not len(proved[1])  # DC of smooth blocks seems off, but is not
+    if lifted:
         tables = np.where(np.arange(BLOCK * BLOCK), tables, 1)
-    total, fits, exact, tested = _proved(blocks, tables, total, fits, likely, more)
+        proved = _proved(blocks, tables, total, fits, likely, more)
+    total, fits, exact, tested = proved
     others = np.delete(total, fits - 1)
     margin = float(total[fits - 1].max() - others.max()) if others.size and fits.size else 0.0
     quality = None
     if fits.size and np.ptp(fits) <= MAX_SPAN:
         quality = middle(fits, total) if guess is None else int(fits[np.abs(fits - guess).argmin()])
     return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count,
-                   exact_blocks=exact, tested_blocks=tested, lifted=not with_dc, any_table=free)
+                   exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
 
 
 def _proved(blocks, tables, total, fits, likely, more):
@@ -284,8 +292,17 @@ def _proved(blocks, tables, total, fits, likely, more):
                   and counts[0] >= expected(best + 1) * counts[1])
     fits = fitting(score)
     proved = (proved and (np.ptp(fits) <= MAX_SPAN or fits[-1] < FINE_FROM)
-              and (best + 1 >= FINEST or coarser_gain(blocks, tables[best]) <= COARSER))
+              and (best + 1 >= FINEST or coarser_gain(blocks, tables[best]) <= COARSER)
+              and not _has_rival(blocks, counts[0], found.gain[best] + flat[best]))
     return score, fits if proved else fits[:0], *counts
+
+
+def _has_rival(blocks, exact, gain):
+    """Whether a well-known table of another encoder explains as many blocks as well."""
+    tables = other_tables()
+    found = table_evidence(blocks, tables, np.full(len(tables), expected(1)))
+    gains = found.gain + flat_scores(blocks, tables)
+    return bool(((found.exact >= exact) & (gains >= gain - TIE)).any())
 
 
 def _phases(image, grid):

@@ -90,7 +90,7 @@ def _exact_units(image, luma, chroma, dy, dx, subsampling, mirrored):
     exact = (_recombined(levels, *np.split(planes.astype(int), 2)) == windows).all(axis=3)
     exact = exact[:, rows, columns].all(axis=(1, 2))
     vertical, horizontal = height > BLOCK, width > BLOCK
-    coded = coded_planes(planes, vertical, mirrored)[0] if horizontal else planes
+    coded = coded_planes(planes, vertical, mirrored)[0] if horizontal else planes.copy()
     half = slice(MARGIN // 2 + 1, MARGIN // 2 + 1 + BLOCK)
     own = np.s_[:, half if vertical else rows, half if horizontal else columns]
     coded[own] = _decoded(coded[own], chroma)
