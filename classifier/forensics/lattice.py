@@ -39,6 +39,13 @@ quality 98, 10 % at 99, 5 % at 100); and no free choice of steps explains the co
 far better, which it would for a table whose steps only divide the true ones. DC counts as
 evidence like AC, but where a change of brightness has shifted it, it is left out.
 
+The proof. Then blocks are coded again, and those that come out bit for bit counted (exact_blocks.py).
+If they prove the likeliest table beyond doubt, as in any photo, its likelihood stands. Otherwise, in
+smooth images and small crops, they alone decide, together with the levels of flat blocks and the
+chroma: `qualities` are all tables that explain the blocks about as well, and there are none where
+coarser steps or another encoder's table would do. A table of the file's own header needs no more
+than that its blocks are exact.
+
 Little texture. Where no more than FEW_LUMA blocks are not flat and that test fails, two
 things help. Rounding a block of a gray level or two leaves no Gaussian noise, but the block
 is round(IDCT(n q)) pixel by pixel (scores.py). And the chroma planes (chroma.py) lie on
@@ -78,7 +85,7 @@ FINE, ALONE = 80, (12.0, 15.0)           # and any other, below that quality and
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
 COARSER = 3.0             # nats that coarser steps may gain; 0 with true tables, nearly always
 ANY_TABLE = 100.0         # nats that show a lattice
-FINEST = 95               # from here on, rounding breaks too many blocks to look for them
+MOST = 0.5                # of blocks; with fewer exact, rounding breaks too many to try other steps
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
 BOX = (SHIFTED_DCT[:, 0, :SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
@@ -292,7 +299,7 @@ def _proved(blocks, tables, total, fits, likely, more):
                   and counts[0] >= expected(best + 1) * counts[1])
     fits = fitting(score)
     proved = (proved and (np.ptp(fits) <= MAX_SPAN or fits[-1] < FINE_FROM)
-              and (best + 1 >= FINEST or coarser_gain(blocks, tables[best]) <= COARSER)
+              and (counts[0] < MOST * counts[1] or coarser_gain(blocks, tables[best]) <= COARSER)
               and not _has_rival(blocks, counts[0], found.gain[best] + flat[best]))
     return score, fits if proved else fits[:0], *counts
 
@@ -300,7 +307,8 @@ def _proved(blocks, tables, total, fits, likely, more):
 def _has_rival(blocks, exact, gain):
     """Whether a well-known table of another encoder explains as many blocks as well."""
     tables = other_tables()
-    found = table_evidence(blocks, tables, np.full(len(tables), expected(1)))
+    share = HEADER_SHARE * np.array([rounded_right(table) for table in tables])
+    found = table_evidence(blocks, tables, share)
     gains = found.gain + flat_scores(blocks, tables)
     return bool(((found.exact >= exact) & (gains >= gain - TIE)).any())
 
