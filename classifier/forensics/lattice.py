@@ -39,12 +39,12 @@ quality 98, 10 % at 99, 5 % at 100); and no free choice of steps explains the co
 far better, which it would for a table whose steps only divide the true ones. DC counts as
 evidence like AC, but where a change of brightness has shifted it, it is left out.
 
-The proof. Then blocks are coded again, and those that come out bit for bit counted (exact_blocks.py).
-If they prove the likeliest table beyond doubt, as in any photo, its likelihood stands. Otherwise, in
-smooth images and small crops, they alone decide, together with the levels of flat blocks and the
-chroma: `qualities` are all tables that explain the blocks about as well, and there are none where
-coarser steps or another encoder's table would do. A table of the file's own header needs no more
-than that its blocks are exact.
+The proof. Then blocks are coded again, and those that come out bit for bit are counted
+(exact_blocks.py). If they prove the likeliest table beyond doubt, as in any photo, its likelihood
+stands. Otherwise, in smooth images and small crops, they alone decide, with the levels of flat
+blocks and the chroma: `qualities` are all tables that explain the blocks about as well, and there
+are none where coarser steps or another encoder's table would do. The table of the file's own header
+needs no more than that its blocks are exact.
 
 Little texture. Where no more than FEW_LUMA blocks are not flat and that test fails, two
 things help. Rounding a block of a gray level or two leaves no Gaussian noise, but the block
