@@ -16,6 +16,7 @@ import numpy as np
 BLOCK = 8
 SAMPLED = 2048            # block positions looked at
 MAX_BLOCKS = 1200         # blocks used
+LOOKED_AT = 8             # every eighth pixel of a line shows whether the next line is another
 FEW_BLOCKS = 48           # with fewer than these, partly clipped blocks are used too
 CLIPPED_PIXELS = 12       # most clipped pixels such a block may have; 30..98 % of them fit
 
@@ -48,6 +49,23 @@ def cut_windows(image: np.ndarray, dy: int, dx: int, side: int,
     y, x = dy + BLOCK * row, dx + BLOCK * ((chosen + 7 * row) % max(1, columns))
     span = np.arange(side)
     return y, x, image[(y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]]
+
+
+def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:
+    """How often each pixel of (h, w, 3) is repeated both ways; where the first whole one starts.
+
+    (1, 0, 0) for most images, and where rows or columns change at too few places to say.
+    """
+    found = []
+    for lines in (image, image.transpose(1, 0, 2)):
+        lines = lines[:, ::LOOKED_AT]
+        changes = np.flatnonzero((lines[1:] != lines[:-1]).any(axis=(1, 2))) + 1
+        times = int(np.gcd.reduce(np.diff(changes))) if len(changes) > BLOCK else 1
+        if times < 2 or len(changes) * times * 2 < len(lines):
+            return 1, 0, 0
+        found.append((times, int(changes[0]) % times))
+    (times, row), (other, column) = found
+    return (times, row, column) if times == other else (1, 0, 0)
 
 
 def decoder_luma(windows: np.ndarray) -> np.ndarray:

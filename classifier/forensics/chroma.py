@@ -22,6 +22,7 @@ import numpy as np
 
 from classifier.forensics.blocks import (
     BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks)
+from classifier.forensics.exact_blocks import compare_tables
 from classifier.forensics.scores import (
     FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, fitting, least_evidence, middle, quality_scores)
 from classifier.forensics.tables import standard_tables
@@ -37,6 +38,8 @@ MANY_BYTES = 4_000_000    # of larger images, not every row is looked at for col
 # Share of their pixels that upsampling gives: 0.966 and more with the right subsampling, less
 # than 0.74 for photos that were not compressed; up to 0.96 for 4:4:4, which is looked for first.
 UPSAMPLED = 0.94
+CLEARLY = 4.0             # times as many pixels that 4:2:0 does not give, where 4:2:2 is told
+SURELY_UPSAMPLED = 0.99   # below, the rounding of mirrored pictures is tried as well
 NO_SCORES = np.zeros(100)
 
 UPSAMPLE = np.zeros((SIDE, SIDE // 2 + 2), np.float32)  # 2 pixels for a sample, from 3 samples
@@ -50,6 +53,7 @@ class Chroma(NamedTuple):
     """What the chroma tells on one grid phase."""
     subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
     scores: np.ndarray = NO_SCORES   # (100,) of the chroma tables, nats; 0 where it is not sure
+    evidence: np.ndarray = NO_SCORES  # the same, of exact blocks alone
 
     def added_to(self, found: Lattice) -> Lattice:
         """The luma's `Lattice`, with the chroma table's quality: the luma's if that fits."""
@@ -83,33 +87,54 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     if varied.sum() < MIN_VARIED:
         return Chroma()
     own, half = (slice(first, first + BLOCK) for first in (MARGIN, MARGIN // 2 + 1))
-    ac, dc = _plane_scores(planes[:, own, own], slice(None))
-    full = Chroma('4:4:4', ac + dc)
+    blocks = _plane_blocks(planes[:, own, own], slice(None))
+    ac, dc = _plane_scores(blocks)
+    full = Chroma('4:4:4', ac + dc, _evidence(blocks))
     top = full.scores[:FINEST].argmax()
     fits = full.scores[top] >= FINE_EVIDENCE
     if fits and ac[top] >= FINE_EVIDENCE:
         return full
     halved = []
-    for name, rows, phase in (('4:2:2', own, odd_x), ('4:2:0', half, odd_x + 2 * odd_y)):
-        coded, same = coded_planes(planes, vertical=rows is half)
-        halved.append((same[varied][centre].mean(), name, coded[:, rows, half], phase))
-    share, name, coded, phase = max(halved, key=lambda kind: kind[0])
+    for mirrored in (False, True):
+        for name, rows, phase in (('4:2:2', own, odd_x), ('4:2:0', half, odd_x + 2 * odd_y)):
+            coded, same = coded_planes(planes, rows is half, mirrored)
+            halved.append((same[varied][centre].mean(), name, coded[:, rows, half], phase))
+        share, name, coded, phase = max(halved, key=lambda kind: kind[0])
+        if share >= SURELY_UPSAMPLED:
+            break
     if share <= UPSAMPLED:
         return full if fits else Chroma()
-    scores = max((sum(_plane_scores(coded, phase == p)) for p in np.unique(phase)[::-1]),
-                 key=lambda total: total[:FINEST].max())
+    parts = [_plane_blocks(coded, phase == p) for p in np.unique(phase)[::-1]]
+    scores, blocks = max(((sum(_plane_scores(blocks)), blocks) for blocks in parts),
+                         key=lambda found: found[0][:FINEST].max())
     top = int(scores[:FINEST].argmax())
-    return Chroma(name, scores if scores[top] >= least_evidence(top + 1, 0) else NO_SCORES)
+    sure = scores[top] >= least_evidence(top + 1, 0)
+    if sure:
+        return Chroma(name, scores, _evidence(blocks))
+    # 4:2:2 explains much that is 4:2:0 mirrored, or smooth; where it is true, 4:2:0 fails
+    other = max(kind[0] for kind in halved if kind[1] == '4:2:0')
+    return Chroma() if name == '4:2:2' and 1 - other < CLEARLY * (1 - share) else Chroma(name)
 
 
-def _plane_scores(planes, chosen):
-    """AC and DC scores of chosen blocks of Cb and Cr: planes (2 n, 8, 8), less 128, float32."""
+def _plane_blocks(planes, chosen):
+    """Chosen blocks of Cb and Cr, from planes (2 n, 8, 8), less 128, float32: `Blocks`."""
     planes = (planes + 128).clip(0, 255).astype(np.uint8)
     (cb, flat_cb), (cr, flat_cr) = (distinct_blocks(plane[chosen], FEW_LUMA // 2)
                                     for plane in np.split(planes, 2))
     blocks = np.concatenate([cb, cr])
-    blocks = Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
+    return Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
+
+
+def _plane_scores(blocks):
+    """AC and DC scores of the chroma tables."""
     return quality_scores(blocks, standard_tables(chroma=True), exact=True)[:2]
+
+
+def _evidence(blocks):
+    """The evidence that exact blocks are for the chroma tables: (100,) nats."""
+    if not len(blocks.luma):
+        return NO_SCORES
+    return np.maximum(compare_tables(blocks, standard_tables(chroma=True)).gain, 0)
 
 
 def colour_differences(windows: np.ndarray) -> np.ndarray:
@@ -119,7 +144,8 @@ def colour_differences(windows: np.ndarray) -> np.ndarray:
                            for channel, factor in ((0, 1.772), (2, 1.402))])
 
 
-def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.ndarray]:
+def coded_planes(planes: np.ndarray, vertical: bool,
+                 mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The coded samples behind upsampled planes, and which pixels they upsample to.
 
     Parameters
@@ -128,6 +154,8 @@ def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.nda
         As `colour_differences` returns them, in levels.
     vertical : bool
         Whether the height is halved as well as the width: 4:2:0, else 4:2:2.
+    mirrored : bool
+        Whether the picture was mirrored, left to right, since.
 
     Returns
     -------
@@ -138,15 +166,16 @@ def coded_planes(planes: np.ndarray, vertical: bool) -> tuple[np.ndarray, np.nda
     rows = DOWNSAMPLE if vertical else np.eye(SIDE, dtype=np.float32)
     coded = np.rint(rows @ planes @ DOWNSAMPLE.T)
     for _ in range(ROUNDS):
-        error = planes - _upsampled(coded, vertical)
+        error = planes - upsampled(coded, vertical, mirrored)
         coded = np.rint(coded + rows @ error @ DOWNSAMPLE.T)
-    return coded, _upsampled(coded, vertical) == planes
+    return coded, upsampled(coded, vertical, mirrored) == planes
 
 
-def _upsampled(coded, vertical):
-    """libjpeg's fancy upsampling, rounding and all: (n, 24, 24) float32."""
+def upsampled(coded: np.ndarray, vertical: bool, mirrored: bool = False) -> np.ndarray:
+    """libjpeg's fancy upsampling of coded planes, rounding and all: (n, 24, 24) float32."""
     if vertical:
         coded = UPSAMPLE @ coded
     unit = 16 if vertical else 4
-    bias = np.tile([8, 7] if vertical else [1, 2], SIDE // 2).astype(np.float32)
+    bias = ([8, 7] if vertical else [1, 2])[::-1 if mirrored else 1]
+    bias = np.tile(bias, SIDE // 2).astype(np.float32)
     return np.floor(coded @ UPSAMPLE.T + bias / unit)

@@ -39,6 +39,13 @@ quality 98, 10 % at 99, 5 % at 100); and no free choice of steps explains the co
 far better, which it would for a table whose steps only divide the true ones. DC counts as
 evidence like AC, but where a change of brightness has shifted it, it is left out.
 
+The proof. Then blocks are coded again, and those that come out bit for bit are counted
+(exact_blocks.py). If they prove the likeliest table beyond doubt, as in any photo, its likelihood
+stands. Otherwise, in smooth images and small crops, they alone decide, with the levels of flat
+blocks and the chroma: `qualities` are all tables that explain the blocks about as well, and there
+are none where coarser steps or another encoder's table would do. The table of the file's own header
+needs no more than that its blocks are exact.
+
 Little texture. Where no more than FEW_LUMA blocks are not flat and that test fails, two
 things help. Rounding a block of a gray level or two leaves no Gaussian noise, but the block
 is round(IDCT(n q)) pixel by pixel (scores.py). And the chroma planes (chroma.py) lie on
@@ -50,25 +57,35 @@ R. Neelamani, R. de Queiroz, Z. Fan, S. Dash and R. Baraniuk, "JPEG compression 
 estimation for color images", IEEE Trans. Image Processing 15(6), 2006; ITU-T T.81,
 Annex K (tables) and A.3.3 (DCT); JFIF 1.02 (colours); libjpeg's scaling of the tables.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, CLIPPED_PIXELS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced,
-    get_blocks)
+    BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma,
+    evenly_spaced, get_blocks, pixel_repetition)
 from classifier.forensics.chroma import NO_SCORES, read_chroma
+from classifier.forensics.exact_blocks import (
+    FINE_FROM, coarser_gain, compare_tables, expected, rounded_right, table_evidence)
 from classifier.forensics.scores import (
-    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, least_evidence, middle, misfit,
-    most_misfit, quality_scores, step_scores)
-from classifier.forensics.tables import MAX_STEP, standard_tables
+    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, flat_scores, least_evidence, middle,
+    misfit, most_misfit, quality_scores, step_scores)
+from classifier.forensics.tables import (
+    MAX_STEP, other_tables, standard_tables, turned_tables)
 
 PATCHES, SIDE = 256, 15   # windows in which the 64 phases are compared, px
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
 NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
-HELPED = 12               # candidate phases that exact pixels and chroma help to judge
+HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their share of exact blocks
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
+SURE = 100.0              # nats of exact blocks, from which the likelihood decides alone
+LEAST_GAIN, LEAST_WITH_FLAT = 4.0, 5.0   # nats of exact blocks that a likely table needs
+FINE, ALONE = 80, (12.0, 15.0)           # and any other, below that quality and from there on
+HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
+COARSER = 3.0             # nats that coarser steps may gain; 0 with true tables, nearly always
+ANY_TABLE = 100.0         # nats that show a lattice
+MOST = 0.5                # of blocks; with fewer exact, rounding breaks too many to try other steps
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
 BOX = (SHIFTED_DCT[:, 0, :SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
@@ -88,10 +105,34 @@ class Lattice:
     blocks: int              # luma blocks used
     subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
     chroma_quality: int | None = None  # of the chroma table; None: not sure
+    exact_blocks: int = 0    # of the tested luma blocks, those that `quality` gives bit for bit
+    tested_blocks: int = 0   # different ones, neither flat nor clipped
+    from_header: bool = False  # whether the header's table was given and is proved
+    lifted: bool = False     # whether the brightness was changed since, and DC is left out
+    turned: bool = False     # whether the table is transposed: a quarter-turn since
+    repeated: int = 1        # how often each pixel is repeated both ways; all else is of the image
+                             # without repetition
+    any_table: float = 0.0   # nats of the best AC steps, one by one: a lattice, whoever's table
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether several qualities explain the image equally well."""
+        return len(self.qualities) > 1
+
+    @property
+    def quality_low(self) -> int | None:
+        """The lowest quality that explains the image, 1..100; None without a lattice."""
+        return min(self.qualities, default=None)
+
+    @property
+    def quality_high(self) -> int | None:
+        """The highest."""
+        return max(self.qualities, default=None)
 
 
 def find_quality(image: np.ndarray, guess: float | None = None,
-                 grid: tuple[int, int] | None = None) -> Lattice:
+                 grid: tuple[int, int] | None = None,
+                 table: np.ndarray | None = None) -> Lattice:
     """The quality of the standard luma table on whose lattice an image lies.
 
     Parameters
@@ -103,69 +144,173 @@ def find_quality(image: np.ndarray, guess: float | None = None,
         searched faster than narrowed.
     grid : (dy, dx), optional
         The phase of the block grid, 0..7 px each, where it is known; else it is searched.
+    table : int array, shape (64,), optional
+        The luma table, row by row, of the header that came with the pixels. Where blocks on `grid`,
+        else (0, 0), prove to be made with it, there is no search.
 
     Returns
     -------
     Lattice
-        `quality` is None when no table is on a lattice beyond doubt (nothing to see, edited
-        after compression, another table), with `qualities` empty, or when the lattice leaves
+        With `from_header`, `quality` is that of `table`, or None if it is not a standard one.
+        Otherwise `quality` is None when no table is on a lattice beyond doubt (nothing to see,
+        edited after compression, another table), with `qualities` empty, or when the lattice leaves
         qualities more than MAX_SPAN apart, with all of them in `qualities`.
 
     Raises
     ------
     ValueError
-        An image or a grid of another kind.
+        An image, a grid or a table of another kind.
 
     References
     ----------
     Fan and de Queiroz 2003; Neelamani et al. 2006: see the top of this file.
     """
+    _check(image, grid)
+    if table is not None:
+        found = _by_header(image, np.asarray(table), grid or (0, 0))
+        if found is not None:
+            return found
+    times, row, column = pixel_repetition(image) if grid is None else (1, 0, 0)
+    if times > 1:
+        return replace(find_quality(image[row::times, column::times], guess), repeated=times)
+    found = _search(image, _phases(image, grid), guess, standard_tables())
+    if found.qualities or found.any_table < ANY_TABLE:
+        return found
+    # a quarter-turn of the pixels, or of the coefficients of the file
+    dy, dx = found.grid_dy, found.grid_dx
+    other = np.ascontiguousarray(image.transpose(1, 0, 2))
+    turned = _search(other, [(dx, dy)], guess, standard_tables())
+    if not turned.qualities:
+        turned = _search(image, [(dy, dx)], guess, turned_tables())
+    return replace(turned, grid_dy=dy, grid_dx=dx, turned=True) if turned.qualities else found
+
+
+def _search(image, phases, guess, tables):
+    """The `Lattice` on the first of the phases that has one, else on the one nearest to it."""
     unsure = []
-    for dy, dx in _phases(image, grid):
+    for dy, dx in phases:
         blocks = get_blocks(image, dy, dx)
-        found = _answer(blocks, dy, dx, guess)
+        found = _answer(blocks, dy, dx, guess, tables)
         if found.qualities:
             chroma = read_chroma(image, dy, dx)
             if len(blocks.luma) <= FEW_LUMA and len(found.qualities) > 1:
-                narrowed = _answer(blocks, dy, dx, guess, chroma)
+                narrowed = _answer(blocks, dy, dx, guess, tables, chroma)
                 found = narrowed if set(narrowed.qualities) & set(found.qualities) else found
             return chroma.added_to(found)
         unsure.append((found, blocks))
-    for found, blocks in [(f, b) for f, b in unsure if f.blocks <= FEW_LUMA][:HELPED]:
+    few = [(f, b) for f, b in unsure if f.blocks <= FEW_LUMA
+           and (f.evidence > 0 or f.exact_blocks >= HELPED_SHARE * f.tested_blocks)]
+    for found, blocks in few[:HELPED]:
         chroma = read_chroma(image, found.grid_dy, found.grid_dx)
-        helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, chroma)
+        helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, tables, chroma)
         if helped.qualities:
             return chroma.added_to(helped)
         unsure.append((helped, blocks))
-    return max((found for found, _ in unsure), key=lambda found: found.evidence)
+    return max((found for found, _ in unsure), key=lambda f: max(f.evidence, f.any_table))
 
 
-def _answer(blocks, dy, dx, guess, chroma=None):
+def _check(image, grid):
+    """Raise ValueError for an image or a grid phase of another kind."""
+    if getattr(image, 'dtype', None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError('the image must be (h, w, 3) uint8 BGR')
+    if grid is not None and not all(0 <= d < BLOCK for d in grid):
+        raise ValueError(f'grid phase {grid}: both must be in 0..7')
+
+
+def _by_header(image, table, grid):
+    """The `Lattice` of a table (64,) that its blocks prove, else None."""
+    if table.shape != (BLOCK * BLOCK,) or (table < 1).any():
+        raise ValueError('the table must be 64 steps of 1 or more')
+    blocks = get_blocks(image, *grid)
+    share = HEADER_SHARE * rounded_right(table)
+    found = table_evidence(blocks, table[None], np.array([share]), MAX_BLOCKS)
+    exact, count = int(found.exact[0]), found.tested
+    if not count or share < LEAST_SHARE or exact < share * count:
+        return None
+    tables = standard_tables()
+    same = (tables == table).all(axis=1)
+    turned = not same.any()
+    if turned:
+        same = (turned_tables() == table).all(axis=1)
+    qualities = tuple((np.flatnonzero(same) + 1).tolist())
+    quality = qualities[0] if qualities else None
+    return read_chroma(image, *grid).added_to(Lattice(
+        quality, qualities, *grid, float(found.gain[0]), float(found.gain[0]),
+        misfit(blocks, table), count, exact_blocks=exact, tested_blocks=count, from_header=True,
+        turned=turned and bool(qualities)))
+
+
+def _answer(blocks, dy, dx, guess, tables, chroma=None):
     """The `Lattice` that the luma gives or, with a `Chroma`, its exact pixels and both planes.
 
     After a change of brightness DC is off the lattice that AC is on, and maybe on another
     table's: where they disagree, DC is left out.
     """
-    ac, dc, free = quality_scores(blocks, standard_tables(), exact=chroma is not None)
-    chroma = chroma.scores if chroma else NO_SCORES
+    ac, dc, free = quality_scores(blocks, tables, exact=chroma is not None)
+    scores, more = (chroma.scores, chroma.evidence) if chroma else (NO_SCORES, NO_SCORES)
     top = int((ac + dc).argmax())
     with_dc = dc[top] >= -CONFLICT and ac[top] >= ac.max() - CONFLICT
     luma = ac + dc if with_dc else ac
-    total = luma + chroma
+    total = luma + scores
     top = int(total.argmax())
     fits = fitting(total)
-    others = np.delete(total, fits - 1)
-    margin = float(total[top] - others.max()) if others.size else 0.0
-    evidence, off = float(total[top]), misfit(blocks, standard_tables()[top], with_dc)
+    evidence, off = float(total[top]), misfit(blocks, tables[top], with_dc)
     count = len(blocks.luma) + len(blocks.clipped)
+    likely = (all(part[top] >= part.max() - CONFLICT for part in (luma, scores))
+              and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
+              and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
+    proved = _proved(blocks, tables, total, fits, likely and with_dc, more)
+    lifted = not with_dc and not len(proved[1])  # DC of smooth blocks seems off, but is not
+    if lifted:
+        tables = np.where(np.arange(BLOCK * BLOCK), tables, 1)
+        proved = _proved(blocks, tables, total, fits, likely, more)
+    total, fits, exact, tested = proved
+    others = np.delete(total, fits - 1)
+    margin = float(total[fits - 1].max() - others.max()) if others.size and fits.size else 0.0
     quality = None
-    if not (all(part[top] >= part.max() - CONFLICT for part in (luma, chroma))
-            and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
-            and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence):
-        fits = fits[:0]
-    elif np.ptp(fits) <= MAX_SPAN:
+    if fits.size and np.ptp(fits) <= MAX_SPAN:
         quality = middle(fits, total) if guess is None else int(fits[np.abs(fits - guess).argmin()])
-    return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count)
+    return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count,
+                   exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
+
+
+def _proved(blocks, tables, total, fits, likely, more):
+    """What exact blocks leave of likely qualities: scores, qualities, exact and tested blocks.
+
+    Where they prove the likeliest table beyond doubt, its likelihood stands. Else they decide.
+    """
+    if not len(blocks.luma):
+        return total, fits if likely and len(blocks.clipped) else fits[:0], 0, 0
+    if likely:
+        top = int(total.argmax())
+        found = table_evidence(blocks, tables[[top]], expected(np.array([top + 1])), MAX_BLOCKS)
+        if found.gain[0] >= SURE:
+            return total, fits, int(found.exact[0]), found.tested
+    found = compare_tables(blocks, tables, fine=likely)
+    flat = flat_scores(blocks, tables)
+    score = found.score + flat + more
+    best = int(score.argmax())
+    gain, counts = found.gain[best] + more[best], (int(found.exact[best]), found.tested)
+    if likely and best + 1 in fits:
+        proved = gain >= LEAST_GAIN and (best + 1 >= FINE
+                                         or gain + flat[best] >= LEAST_WITH_FLAT)
+    else:
+        proved = (best + 1 < FINE_FROM and gain >= ALONE[best + 1 >= FINE]
+                  and counts[0] >= expected(best + 1) * counts[1])
+    fits = fitting(score)
+    proved = (proved and (np.ptp(fits) <= MAX_SPAN or fits[-1] < FINE_FROM)
+              and (counts[0] < MOST * counts[1] or coarser_gain(blocks, tables[best]) <= COARSER)
+              and not _has_rival(blocks, counts[0], found.gain[best] + flat[best]))
+    return score, fits if proved else fits[:0], *counts
+
+
+def _has_rival(blocks, exact, gain):
+    """Whether a well-known table of another encoder explains as many blocks as well."""
+    tables = other_tables()
+    share = HEADER_SHARE * np.array([rounded_right(table) for table in tables])
+    found = table_evidence(blocks, tables, share)
+    gains = found.gain + flat_scores(blocks, tables)
+    return bool(((found.exact >= exact) & (gains >= gain - TIE)).any())
 
 
 def _phases(image, grid):
@@ -176,11 +321,7 @@ def _phases(image, grid):
     (fine tables; rounding noise leaves exp(-2 pi^2 / 12) = 0.19 of it). Small images,
     whose ranks are uncertain, get more candidates, up to all 64.
     """
-    if getattr(image, 'dtype', None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError('the image must be (h, w, 3) uint8 BGR')
     if grid is not None:
-        if not all(0 <= d < BLOCK for d in grid):
-            raise ValueError(f'grid phase {grid}: both must be in 0..7')
         return [grid]
     *_, windows = cut_windows(image, 0, 0, SIDE, 2 * PATCHES)
     clipped = clipped_pixels(windows).astype(np.float32)
@@ -234,6 +375,7 @@ def estimate_table(image: np.ndarray, grid: tuple[int, int] | None = None) -> Ta
     ValueError
         An image or a grid of another kind.
     """
+    _check(image, grid)
     most = -1.0
     for phase in _phases(image, grid):
         blocks_there = get_blocks(image, *phase)

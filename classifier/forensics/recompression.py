@@ -30,6 +30,14 @@ that noise. Zeros are so many that their outliers would refute true steps: whate
 within ZERO_WIDTH sigmas of zero counts neither way. What the model neglects is much the
 same on all grids: the score that counts is the margin over the next best grid.
 
+Smooth images. They show few different coefficients, again and again, whose gaps can look like a
+step's by chance, and where n1 is always 0, any step would do. So a frequency counts at most VALUE
+nats for each different n1 but 0. On the same grid the earlier pixels can be made again, too: the
+levels round(c / s1), decoded, coded with the last table and decoded once more, are the block to the
+last bit where both coders had these tables (inverse_dct.py) and rounding broke no level: 0.5 to 1
+of the blocks if there is little in them, at most 0.44 with a wrong table. Where evidence is
+weak and last steps let most levels survive, TWICE of the blocks must be exact.
+
 The score of a table is the sum over frequencies. The answer is the best of the standard
 tables coarser than the last one, if it scores more than single compression does.
 
@@ -45,13 +53,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, DCT, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced, get_blocks)
+    BLOCK, DCT, DCT2, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma, evenly_spaced,
+    get_blocks)
+from classifier.forensics.exact_blocks import exact_blocks, rounded_right
+from classifier.forensics.inverse_dct import inverse_dct
 from classifier.forensics.scores import SIGMA
 from classifier.forensics.tables import MAX_STEP, standard_tables
 
 EPSILON = 0.01, 0.02      # coefficients that no model explains: same grid, other grid
-ALIGNED_EVIDENCE = 15.0   # nats; 7.6 and 11.7 the most of 1000 and 2070 photos compressed once
+ALIGNED_EVIDENCE = 18.0   # nats; 11.7 the most of 3000 photos compressed once, 16.4 of gradients
+WEAK, TWICE, READ = 120.0, 0.5, 0.5   # nats; share of exact blocks; of blocks whose levels survive
 SHIFTED_EVIDENCE = 60.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50)
+VALUE = 8.0               # nats that one level of one frequency may count, however many blocks
+FINE, FINE_EVIDENCE = 0.2, 80.0  # share of blocks that last tables finer than 96 leave unbroken, at
+                                 # most; nats; smooth images compressed once reach 64 with those
+FINE, FINE_EVIDENCE = 0.2, 80.0  # share of blocks that last tables finer than 96 leave unbroken, at
+                                 # most; nats; smooth images compressed once reach 64 with those
+REST, TWO_EVIDENCE = 3.0, 20.0   # nats; gradients and waves compressed once reach 16 on two
 
 TOP = 1024                # largest |coefficient|
 SCALES = 0.35 * 2.0 ** np.arange(11)   # mean |c| of the Laplacians in f
@@ -104,21 +122,36 @@ def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
     coarser = np.flatnonzero(tables.sum(axis=1) > table.sum())
     if not len(coarser):
         return Earlier(None, 0, 0, 0.0)
-    scores = _aligned_scores(get_blocks(image, 0, 0).coefficients, table, tables[coarser])
-    top, dy, dx, score = int(scores.argmax()), 0, 0, float(scores.max())
-    if score < ALIGNED_EVIDENCE:
+    blocks, survive = get_blocks(image, 0, 0), rounded_right(table)
+    top, score = _aligned(blocks.coefficients, table, tables[coarser])
+    dy = dx = 0
+    found = score >= (FINE_EVIDENCE if survive < FINE else ALIGNED_EVIDENCE)
+    if found and score < WEAK and survive > READ:
+        found = _exact_twice(blocks, tables[coarser[top]], table).mean() >= TWICE
+    if not found:
         top, dy, dx, score = _shifted_search(image, table, tables[coarser])
         if score < SHIFTED_EVIDENCE:
             return Earlier(None, 0, 0, score)
     return Earlier(int(coarser[top]) + 1, dy, dx, score)
 
 
-def _aligned_scores(coefficients, last, tables):
-    """Scores of earlier tables (t, 64) on the same grid, from coefficients (n, 64): (t,) nats."""
-    total = np.zeros(len(tables))
+def _exact_twice(blocks, first, last):
+    """Which blocks come out bit for bit of both tables (64,), one after the other: (n,) bool."""
+    levels, _ = exact_blocks(blocks, first[None])
+    earlier = inverse_dct(levels[0] * first).astype(np.float32) - 128
+    levels = np.rint(earlier @ DCT2.T / last).astype(int)
+    return (inverse_dct(levels * last) == blocks.luma + 128).all(axis=1)
+
+
+def _aligned(coefficients, last, tables):
+    """The best of earlier tables (t, 64) on the same grid, from coefficients (n, 64).
+
+    Its index and its score in nats.
+    """
+    scores = np.zeros((len(tables), 64))
     levels = np.minimum(np.abs(np.rint(coefficients / last)).astype(int), TOP // last)
     if not len(levels):
-        return total
+        return 0, 0.0
     half = np.arange(2 * TOP + 3 * MAX_STEP) / 2
     mass = 1 - _fit_density(levels, last) @ np.exp(-half / SCALES[:, None])  # of f below |c| = half
     mass[:, 0] = 0
@@ -127,8 +160,10 @@ def _aligned_scores(coefficients, last, tables):
         coarser = np.flatnonzero(tables[:, k] > last[k])
         if len(count) > 1 and len(coarser):
             step, where = np.unique(tables[coarser, k], return_inverse=True)
-            total[coarser] += _comb_scores(count, last[k], step, mass[k])[where]
-    return total
+            scores[coarser, k] = _comb_scores(count, last[k], step, mass[k])[where]
+    top = int(scores.sum(axis=1).argmax())
+    most = VALUE * _different(levels * last, tables[[top]])[0]
+    return top, float(np.minimum(scores[top], most).sum())
 
 
 def _fit_density(levels, last):
@@ -190,11 +225,21 @@ def _shifted_search(image, last, tables):
         value = np.abs(SHIFTED_DCT[dy] @ luma @ SHIFTED_DCT[dx].T).reshape(-1, 64)[:, USED]
         sigma = _sigma(error, MIXING[dy], MIXING[dx]).reshape(-1, 64)[:, USED]
         steps = np.vstack([tables[likely], last])[:, USED].astype(np.float32)
-        score = _lattice_scores(value, sigma, steps[:, None]).sum(axis=(1, 2), dtype=np.float64)
-        top = int(score[:-1].argmax())
+        scores = _lattice_scores(value, sigma, steps[:, None]).sum(axis=1, dtype=np.float64)
+        top = int(scores[:-1].sum(axis=1).argmax())
+        score = np.minimum(scores, VALUE * _different(value, steps)).sum(axis=1)
         found.append((float(score[top] - max(0, score[-1])), int(likely[top]), dy, dx))
     (score, top, dy, dx), (second, *_), *_ = sorted(found, reverse=True)
     return top, dy, dx, score - max(0, second)
+
+
+def _different(value, steps):
+    """Different levels but 0 of |c| = value (n, f), by the steps of tables (t, f): (t, f) int."""
+    seen = np.zeros((*steps.shape, TOP + 1), bool)
+    table, _, frequency = np.ogrid[:len(steps), :1, :steps.shape[1]]
+    level = np.rint(value / steps[:, None]).astype(np.int32)  # t, n, f
+    seen[table, frequency, level] = True
+    return seen[..., 1:].sum(axis=2)
 
 
 def _last_error(luma, last):

@@ -108,6 +108,11 @@ def _exact_scores(blocks, tables):
             for more in (gain[:, 1:].sum(axis=1), gain[:, 0])]
 
 
+def flat_scores(blocks: Blocks, tables: np.ndarray) -> np.ndarray:
+    """What the levels of flat blocks tell of the DC steps of tables (t, 64): (t,) nats."""
+    return _flat_table()[blocks.flat].sum(axis=0, dtype=np.float64)[tables[:, 0] - 1]
+
+
 def quality_scores(blocks: Blocks, tables: np.ndarray,
                    exact: bool = False) -> tuple[np.ndarray, np.ndarray, float]:
     """The scores of the standard tables, and of the best steps chosen one by one.

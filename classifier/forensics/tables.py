@@ -5,6 +5,7 @@ Sources: ITU-T T.81, Annex K, Tables K.1 and K.2 (quality 50); libjpeg's jpeg_qu
 import functools
 
 import numpy as np
+from PIL.JpegPresets import presets
 
 MAX_STEP = 255            # steps of baseline JPEG are 8 bits
 MAX_WIDE_STEP = 32767     # of libjpeg's tables of 16 bits
@@ -109,3 +110,17 @@ def nearest_quality(table: np.ndarray, chroma: bool = False) -> tuple[int, float
     known = _of_base(bases[0], bool(table.max() > MAX_STEP))
     squares = np.square(np.log(known) - np.log(table)) @ WEIGHTS
     return int(squares.argmin()) + 1, float(np.sqrt(squares.min()))
+
+
+def turned_tables() -> np.ndarray:
+    """The luma tables of `standard_tables`, transposed, as after a quarter-turn: (100, 64) int."""
+    return standard_tables().reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)
+
+
+@functools.lru_cache(maxsize=1)
+def other_tables() -> np.ndarray:
+    """Photoshop's luma tables, as Pillow has them, row by row: (n, 64) int.
+
+    Some agree with a standard table at the low frequencies.
+    """
+    return np.array([preset['quantization'][0] for preset in presets.values()])
