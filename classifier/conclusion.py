@@ -13,6 +13,9 @@ def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
     """Whether the pixels show another quality than the file's header, or a far lower one."""
     if header.quality is None or prediction.quality is None or prediction.quality_high is None:
         return False
+    if prediction.lattice and prediction.lattice.from_header:  # else by an earlier compression
+        seen = prediction.posterior
+        return bool(seen) and seen.compressed > 0.5 and seen.high < header.quality - CONTRADICTION
     if prediction.is_refined and header.standard:
         return header.quality not in prediction.lattice.qualities
     allowed = CONTRADICTION if header.standard else CONTRADICTION_NEAREST
@@ -63,20 +66,30 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
         return (f'{said}; saved before at about quality {earlier.quality}, block grid at '
                 f'({earlier.grid_dy}, {earlier.grid_dx})')
     if contradicts(prediction, header):
+        if prediction.lattice and prediction.lattice.from_header:
+            seen = prediction.posterior
+            return (f'{said}, and its pixels confirm that, but they look like those of a JPEG of '
+                    f'about quality {seen.quality:.0f} ({span(seen.low, seen.high)}) saved again')
         return f'{said}, but its pixels contradict that: {_of_pixels(prediction, None)}'
-    if prediction.is_refined and header.standard and header.quality in prediction.lattice.qualities:
-        return f'{said}, and its pixels confirm that exactly; no earlier compression found'
+    if prediction.method == 'lattice' and prediction.lattice.from_header:
+        return (f'{said}, and its pixels confirm that exactly; no earlier compression found '
+                f'({proof_said(prediction.lattice)})')
     if prediction.quality is None:
         return f'{said}; from its pixels: {_of_pixels(prediction, table)}'
     return f'{said}; no earlier compression found'
 
 
+def proof_said(lattice: Lattice) -> str:
+    """How many of the blocks are bit for bit what the table makes of them."""
+    return f'{lattice.exact_blocks:,} of {lattice.tested_blocks:,} blocks are bit-exact'
+
+
 def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
     lattice = prediction.lattice
     if prediction.is_refined:
-        low, high = min(lattice.qualities), max(lattice.qualities)
-        exactly = ', exactly' if low == high else ''
-        return f'was a JPEG of quality {span(low, high)}{exactly} ({_structure(lattice)})'
+        exactly = '' if lattice.is_tie else ', exactly'
+        return (f'was a JPEG of quality {span(lattice.quality_low, lattice.quality_high)}{exactly} '
+                f'({_structure(lattice)}); {proof_said(lattice)}')
     if table is not None and table.quality is not None and not table.standard:
         return ("was compressed with a quantization table that is not libjpeg's, nearest to "
                 f'quality {table.quality}')
@@ -94,4 +107,11 @@ def _structure(lattice: Lattice) -> str:
     parts = [lattice.subsampling] if lattice.subsampling else []
     if lattice.chroma_quality not in (None, lattice.quality):
         parts.append(f'chroma of quality {lattice.chroma_quality}')
-    return ', '.join([*parts, f'block grid at ({lattice.grid_dy}, {lattice.grid_dx})'])
+    parts.append(f'block grid at ({lattice.grid_dy}, {lattice.grid_dx})')
+    if lattice.repeated > 1:
+        parts.append(f'each pixel then repeated {lattice.repeated} x {lattice.repeated}')
+    if lattice.turned:
+        parts.append('then turned by 90 degrees')
+    if lattice.lifted:
+        parts.append('then made brighter or darker')
+    return ', '.join(parts)

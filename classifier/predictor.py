@@ -18,6 +18,7 @@ from classifier.checkpoints import (best_folder, stored_likelihood, stored_poste
 from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
 from classifier.forensics.lattice import Lattice, find_quality
+from classifier.forensics.tables import nearest_quality
 from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood_posterior,
                                    patch_log_likelihood, patch_weights, uncertainty_exponent)
 from classifier.models import extract_patches, get_comp_type, median_fusion
@@ -55,6 +56,8 @@ class Prediction:
     edited : float or None
         Probability that the pixels were changed after they were decoded, where the posterior
         tells, 0..1.
+    nearest : int or None
+        Where the pixels prove a header's table that is not libjpeg's: the nearest quality, 1..100.
     """
     network_quality: float | None
     confident_patches: int
@@ -63,6 +66,7 @@ class Prediction:
     lattice: Lattice | None = None
     reason: str | None = None
     edited: float | None = None
+    nearest: int | None = None
 
     @property
     def is_refined(self) -> bool:
@@ -72,14 +76,16 @@ class Prediction:
     @property
     def method(self) -> str:
         """What gave the answer: 'lattice', 'network', or 'none' where there is no answer."""
-        if self.is_refined:
+        if self.is_refined or self.nearest is not None:
             return 'lattice'
         return 'none' if self.network_quality is None else 'network'
 
     @property
     def quality(self) -> float | None:
         """The answer, 1..100: the lattice's integer, else the network's; None for no answer."""
-        return float(self.lattice.quality) if self.is_refined else self.network_quality
+        if self.is_refined:
+            return float(self.lattice.quality)
+        return self.network_quality if self.nearest is None else float(self.nearest)
 
     @property
     def uncertainty(self) -> float | None:
@@ -90,20 +96,22 @@ class Prediction:
     def quality_low(self) -> int | None:
         """Lower end of the interval: of the lattice's qualities, or the credible interval's."""
         if self.is_refined:
-            return min(self.lattice.qualities)
-        return self.posterior and self.posterior.low
+            return self.lattice.quality_low
+        return self.nearest or (self.posterior and self.posterior.low)
 
     @property
     def quality_high(self) -> int | None:
         """Upper end of that interval."""
         if self.is_refined:
-            return max(self.lattice.qualities)
-        return self.posterior and self.posterior.high
+            return self.lattice.quality_high
+        return self.nearest or (self.posterior and self.posterior.high)
 
     @property
     def compressed(self) -> float | None:
         """Probability that the pixels were JPEG compressed, 0..1; None where it is not known."""
-        return 1.0 if self.is_refined else self.posterior and self.posterior.compressed
+        if self.method == 'lattice':
+            return 1.0
+        return self.posterior and self.posterior.compressed
 
 
 class Predictor:
@@ -224,7 +232,8 @@ class Predictor:
         posterior = likelihood_posterior(log_likelihood, uncertainty_exponent(size, share))
         return Prediction(posterior.quality, **found, posterior=posterior)
 
-    def predict_all(self, images: Iterable[np.ndarray], refine: bool = False) -> list[Prediction]:
+    def predict_all(self, images: Iterable[np.ndarray], refine: bool = False,
+                    table: Sequence[int] | None = None) -> list[Prediction]:
         """A `Prediction` for each image; where all patches are looked at, they share batches.
 
         Parameters
@@ -235,6 +244,9 @@ class Predictor:
             Look for the quantization lattice of the pixels as well, whose answer, an exact
             integer, takes precedence over the network's. Automatically this is always done, and
             the network is asked only where there is none.
+        table : sequence of int, length 64, optional
+            The luma table, row by row, of the JPEG header that came with the pixels, of all of the
+            images: where they prove it, there is no search.
 
         Raises
         ------
@@ -243,27 +255,32 @@ class Predictor:
         """
         images = [_checked(image) for image in images]
         if self.automatic:
-            return [self._automatic(image) for image in images]
+            return [self._automatic(image, table) for image in images]
         if self.stops_early:
             predictions = [self._answer(image) for image in images]
         else:
             outputs = self.run_together([self.extract(image) for image in images])
             predictions = [self._fused(output, image) for image, output in zip(images, outputs)]
         if refine:
-            predictions = [replace(p, lattice=find_quality(image, p.network_quality))
-                           for p, image in zip(predictions, images)]
+            predictions = [_with_lattice(p, find_quality(image, p.network_quality, table=table),
+                                         table) for p, image in zip(predictions, images)]
         return predictions
 
-    def predict(self, image: np.ndarray, refine: bool = False) -> Prediction:
+    def predict(self, image: np.ndarray, refine: bool = False,
+                table: Sequence[int] | None = None) -> Prediction:
         """The `Prediction` for one image, see `predict_all`."""
-        return self.predict_all([image], refine)[0]
+        return self.predict_all([image], refine, table)[0]
 
-    def _automatic(self, image):
+    def ask_network(self, image: np.ndarray) -> Prediction:
+        """The network's `Prediction` from all patches of an image, whatever its lattice says."""
+        return self._fused(self.run_network(self.extract(image)), image)
+
+    def _automatic(self, image, table):
         """The lattice's `Prediction`, else the network's, if that is sure enough to help."""
-        lattice = find_quality(image)
-        if lattice.quality is not None:
-            return Prediction(None, 0, 0, lattice=lattice)
-        found = replace(self._fused(self.run_network(self.extract(image)), image), lattice=lattice)
+        lattice = find_quality(image, table=table)
+        if lattice.quality is not None or lattice.from_header:
+            return _with_lattice(Prediction(None, 0, 0), lattice, table)
+        found = replace(self.ask_network(image), lattice=lattice)
         if found.posterior and found.posterior.high - found.posterior.low > WIDEST:
             return replace(found, network_quality=None, reason=TOO_UNSURE)
         return found
@@ -296,6 +313,14 @@ def _checked(image):
         raise InputError(f'an image must be a uint8 array of shape (height, width, 3), BGR, not a '
                          f'{what}')
     return image
+
+
+def _with_lattice(prediction, lattice, table):
+    """The prediction with what the lattice says; its table proved, if that is the header's."""
+    nearest = None
+    if lattice.from_header and lattice.quality is None:
+        nearest, _ = nearest_quality(np.asarray(table))
+    return replace(prediction, lattice=lattice, nearest=nearest)
 
 
 def _textured(image):

@@ -1,13 +1,13 @@
 """All that is found out about one image file: its row for CSV and JSON, and lines for people."""
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from classifier.batch import opened
-from classifier.conclusion import conclusion, contradicts, header_said
+from classifier.conclusion import conclusion, contradicts, header_said, proof_said, span
 from classifier.errors import InputError
 from classifier.forensics.header import JpegHeader, read_header
 from classifier.forensics.lattice import TableEstimate, estimate_table
@@ -20,7 +20,11 @@ FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncerta
           'compressed', 'reason', 'header_chroma_quality', 'header_subsampling', 'header_colours',
           'header_process', 'header_damage', 'encoder', 'encoder_setting')
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
-                  'blocks', 'subsampling', 'chroma_quality')
+                  'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
+                  'turned', 'repeated')
+# Where a header of at least this quality is confirmed and no earlier table of libjpeg's is found,
+# the network is asked, too: other encoders' tables leave traces that it sees.
+ASKED_FROM = 85
 
 
 @dataclass
@@ -60,7 +64,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
         image = read_image(Path(path), max_pixels, warnings.append, header and header.colours)
         for _ in range(1 + new):
             began = time.perf_counter()
-            prediction = predictor.predict(image, refine)
+            prediction = predictor.predict(image, refine, header and header.luma_table)
             seconds = time.perf_counter() - began
     except InputError as error:
         reason = str(error).removeprefix(f'{path}: ')
@@ -73,8 +77,13 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     earlier = None
     if header and header.luma_table:
         earlier = find_earlier(image, np.array(header.luma_table))
+        if (predictor.automatic and prediction.lattice.from_header and earlier.quality is None
+                and header.quality >= ASKED_FROM):
+            seen = predictor.ask_network(image)
+            prediction = replace(seen, lattice=prediction.lattice, nearest=prediction.nearest,
+                                 reason=None)
     row = _row(path, prediction, seconds, header, earlier)
-    unread = prediction.lattice is not None and not prediction.is_refined
+    unread = prediction.lattice is not None and prediction.method != 'lattice'
     table = estimate_table(image) if unread else None
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
     if predictor.automatic:
@@ -115,10 +124,13 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float,
             'chroma_quality', 'subsampling', 'colours', 'process', 'damage', 'encoder',
             'encoder_setting')))))
     if (lattice := prediction.lattice) is not None:
-        grid = (lattice.grid_dy, lattice.grid_dx) if prediction.is_refined else (None, None)
-        row |= zip(REFINED_FIELDS, (prediction.network_quality, lattice.quality, *grid,
-                                    lattice.margin, lattice.evidence, lattice.blocks,
-                                    lattice.subsampling, lattice.chroma_quality))
+        proved = prediction.method == 'lattice'
+        row |= zip(REFINED_FIELDS, (
+            prediction.network_quality, lattice.quality, *(getattr(lattice, name) if proved else None
+                                                           for name in ('grid_dy', 'grid_dx')),
+            lattice.margin, lattice.evidence, lattice.blocks, lattice.subsampling,
+            lattice.chroma_quality, *(getattr(lattice, name) if proved else None for name in (
+                'exact_blocks', 'tested_blocks', 'turned', 'repeated'))))
     return row
 
 
@@ -131,7 +143,7 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
         lines = [f'predicted quality {prediction.quality:.2f}, estimated in '
                  f'{row["seconds"]:.3f} seconds']
     if prediction.lattice is not None:
-        lines.append(_lattice_line(row, table))
+        lines.append(_lattice_line(row, prediction, table))
     if header:
         line = f'{header_said(header)}; '
         if row['verdict'] == 'recompressed':
@@ -145,19 +157,24 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
                      'not checked, for it has no luma table')
         lines.append(line)
     elif prediction.lattice is not None:
-        known = f': was a JPEG of quality {row["refined"]}' if prediction.is_refined else ''
+        known = (f': was a JPEG of quality {span(row["quality_low"], row["quality_high"])}'
+                 if prediction.is_refined else '')
         lines.append(f'no header{known}')
     return lines
 
 
-def _lattice_line(row: dict, table: TableEstimate | None) -> str:
+def _lattice_line(row: dict, prediction: Prediction, table: TableEstimate | None) -> str:
     """What the quantization lattice says."""
+    if prediction.nearest is not None:
+        return f"the header's own table, exactly: {proof_said(prediction.lattice)}"
     if table is None:
         chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
         if row['chroma_quality'] not in (None, row['refined']):
             chroma += f' (chroma of quality {row["chroma_quality"]})'
-        return (f'exact quality {row["refined"]}{chroma}, block grid at ({row["grid_dy"]}, '
-                f'{row["grid_dx"]}), margin {row["margin"]:.0f} nats, {row["blocks"]} blocks')
+        low, high = prediction.quality_low, prediction.quality_high
+        found = f'exact quality {low}' if low == high else f'quality {span(low, high)}'
+        return (f'{found}{chroma}, block grid at ({row["grid_dy"]}, {row["grid_dx"]}), '
+                + proof_said(prediction.lattice))
     if table.quality is not None and not table.standard:
         return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
                 f'steps known, nearest quality {table.quality}')
