@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.posterior import LEVELS, Posterior, summarize
+from classifier.posterior import LEVELS, NEVER, Posterior, summarize
 
 # Nodes of the histogram, between which an answer is shared out: answers so close that the mean
 # of many tells levels apart, confidences finer the surer.
@@ -73,17 +73,24 @@ class ImagePosterior:
         That the logits of the levels are divided by, so that CREDIBLE of the intervals hold.
     edits : tuple of str
         Names of the k kinds of edit, the unedited first.
+    never_share : float
+        Of the pictures that were never compressed among those fitted on, 0..1: an image is one
+        with probability NEVER instead.
     """
     layers: tuple
     temperature: float
     edits: tuple
+    never_share: float
 
     def probabilities(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of the levels, (n, 101), and of the edits, (n, k), for features (n, FEATURES)."""
         w1, b1, w2, b2, levels, bias_levels, edits, bias_edits = self.layers
         hidden = np.maximum(features @ w1 + b1, 0)
         hidden = np.maximum(hidden @ w2 + b2, 0)
-        return (_softmax((hidden @ levels + bias_levels) / self.temperature),
+        prior = np.full(LEVELS, (1 - NEVER) / (1 - self.never_share))
+        prior[-1] = NEVER / self.never_share
+        logits = (hidden @ levels + bias_levels) / self.temperature
+        return (_softmax(logits + np.log(prior)),
                 _softmax(hidden @ edits + bias_edits))
 
     def __call__(self, output: np.ndarray, size: Sequence[int]) -> tuple[Posterior, float]:
@@ -107,16 +114,17 @@ class ImagePosterior:
         width = layers[1].size
         shapes = [(FEATURES, width), (width,), (width, width), (width,), (width, LEVELS),
                   (LEVELS,), (width, len(edits)), (len(edits),)]
-        temperature = float(arrays['temperature'])
+        temperature, never = float(arrays['temperature']), float(arrays['never_share'])
         if [layer.shape for layer in layers] != shapes or not (
-                temperature > 0 and all(np.isfinite(layer).all() for layer in layers)):
+                temperature > 0 and 0 < never < 1 and all(np.isfinite(layer).all() for layer in layers)):
             raise ValueError('not the layers of an image posterior')
-        return cls(layers, temperature, edits)
+        return cls(layers, temperature, edits, never)
 
     def arrays(self) -> dict:
         """What is stored."""
         return dict(zip(WEIGHTS, self.layers)) | {
-            'temperature': np.float32(self.temperature), 'edit_names': np.array(self.edits)}
+            'temperature': np.float32(self.temperature), 'edit_names': np.array(self.edits),
+            'never_share': np.float32(self.never_share)}
 
 
 def _softmax(logits):

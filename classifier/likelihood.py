@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from classifier.models import CompType, block_positions, patch_windows
-from classifier.posterior import LEVELS, Posterior, summarize
+from classifier.posterior import LEVELS, NEVER, Posterior, summarize
 
 # Confidence bins of the likelihood: finer the surer, as the expected error, 100 - C, halves.
 CONFIDENCE_EDGES = 100 - np.geomspace(30, 1, 16)
@@ -31,7 +31,6 @@ ANSWER_EXPONENT = 2
 # (geometric mean of the sides, px), whose patches lie closer or overlap, it is proportionally
 # less: both measured on training images.
 UNCERTAINTY_EXPONENT, UNCERTAINTY_SIDE = 0.1, 512
-NEVER = 0.3        # probability of never compressed pixels a priori; qualities share the rest
 FEWEST_PATCHES = 2  # that must say something, counted by their weights on the confidence ramp
 
 

@@ -9,6 +9,7 @@ import numpy as np
 LEVELS = 101  # 100 qualities and, last, never compressed
 # Credible interval: this much of the probability, as much of the rest below it as above.
 CREDIBLE = 0.9
+NEVER = 0.3    # probability of never compressed pixels a priori; the qualities share the rest
 QUALITIES = np.minimum(np.arange(1, LEVELS + 1), 100)  # of the levels; never compressed is the best
 
 

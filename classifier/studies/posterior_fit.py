@@ -1,5 +1,6 @@
 """Fitting the learned fusion: which answers of an image's patches go with which level and edit."""
 import argparse
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ SMALL_SHARE, SMALL_SIDES = 0.3, (48, 400)  # of them that are cropped, to sides 
 HELD_OUT = 5           # every fifth image chooses the temperature
 SUBSETS = 6            # of an image's patches that stand for other images like it
 SOFTNESS = 1.5         # levels; standard deviation of the target around the true quality
-WIDTH, DROPOUT, DECAY = 96, 0.2, 1e-4
+WIDTH, DROPOUT, DECAY = 160, 0.1, 1e-4
 EPOCHS, BATCH, RATE = 40, 512, 2e-3
-TEMPERATURES = np.geomspace(0.7, 3, 60)
+TEMPERATURES = np.geomspace(0.4, 4, 100)
 
 
 def drawn_picture(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
@@ -93,9 +94,9 @@ def fit_posterior(args: argparse.Namespace, paths: list[Path]) -> dict:
     features, held_out = np.array(features), np.array(held_out)
     level, kind = np.array(truths).T
     layers = _fit(features[~held_out], level[~held_out], kind[~held_out])
-    found = ImagePosterior(layers, 1.0, KINDS)
+    found = ImagePosterior(layers, 1.0, KINDS, NEVER_SHARE)
     temperature, metrics = _temperature(found, features[held_out, 0], level[held_out])
-    found = ImagePosterior(layers, temperature, KINDS)
+    found = ImagePosterior(layers, temperature, KINDS, NEVER_SHARE)
     save_arrays(path, compress=True, **found.arrays())
     print(f'{len(level)} pictures of {len(paths)} images; on those of every fifth image, '
           f'temperature {temperature:.2f}: {100 * metrics["coverage"]:.1f} % of the intervals '
@@ -146,7 +147,7 @@ def _temperature(found: ImagePosterior, features: np.ndarray, level: np.ndarray
     """The lowest temperature at which the intervals hold, and how good the answers then are."""
     truth = QUALITIES[level - 1]
     for temperature in TEMPERATURES:
-        probability, _ = ImagePosterior(found.layers, temperature, KINDS).probabilities(features)
+        probability, _ = replace(found, temperature=temperature).probabilities(features)
         answers = [summarize(one) for one in probability]
         low, high, quality = (np.array([getattr(a, name) for a in answers])
                               for name in ('low', 'high', 'quality'))
