@@ -42,13 +42,12 @@ def _twice(image, q2, q1, shift):
 def robustness(args: argparse.Namespace, paths: list[Path]) -> dict:
     """errors with other coders, small, gray and twice compressed images, at every grid phase"""
     predictor = open_predictor(args)
-    half = args.qualities[1::2] or args.qualities   # at all grid phases, which differ little
     tenth = args.qualities[4::10] or args.qualities
     cases = [('never compressed', 100, lambda image, quality: image)]
     cases += [(f'{q1}, then {q2}, {name}', q2, partial(_twice, q1=q1, shift=shift))
               for q1, q2 in TWICE for name, shift in SHIFTS.items()]
     cases += [(name, q, coder) for q in tenth for name, coder in CODERS.items()]
-    cases += [(None, q, compress) for q in half]
+    cases += [(None, q, compress) for q in tenth]  # at all grid phases, which differ little
     kinds = defaultdict(list)    # name: [(true quality, the network's answer, the final one)]
     phases = defaultdict(list)   # 'dy,dx': [absolute error of the network]
     for _, (name, truth, _), coded in over_photos(
@@ -78,7 +77,7 @@ def robustness(args: argparse.Namespace, paths: list[Path]) -> dict:
         worst, best = max(mae, key=mae.get), min(mae, key=mae.get)
         print(f'64 grid phases: MAE {np.mean(list(mae.values())):.3f}, '
               f'most {mae[worst]:.3f} at {worst}, least {mae[best]:.3f} at {best}')
-    return {'images': len(paths), 'qualities': tenth, 'qualities_by_phase': half, 'kinds': rows,
+    return {'images': len(paths), 'qualities': tenth, 'kinds': rows,
             'mae_by_phase': {f'{dy},{dx}': m for (dy, dx), m in mae.items()}}
 
 
