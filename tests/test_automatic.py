@@ -19,7 +19,8 @@ from conftest import CLASSIFIER, SAMPLES
 from jpeg_streams import stream, tables_of
 from test_commands import typed
 
-CONFIRMED = ', and its pixels confirm that exactly; no earlier compression found'
+CONFIRMED = (', and its pixels confirm that exactly; no earlier compression found (1,200 of 1,200 '
+             'blocks are bit-exact)')
 COMPRESSED = {'coffee_jpeg_q20.png': (20, 0, 0), 'earth_jpeg_q35.png': (35, 0, 0),
               'earth_jpeg_q75_crop3x5.png': (75, 5, 3), 'gravel_jpeg_q85.png': (85, 0, 0),
               'raccoon_jpeg_q65.png': (65, 0, 0)}
@@ -100,8 +101,11 @@ def found(pictures, tmp_path_factory):
 def test_a_decoded_jpeg_is_told_exactly(found, name):
     quality, dy, dx = COMPRESSED[name]
     assert re.fullmatch(rf'was a JPEG of quality {quality}, exactly \((.+, )?'
-                        rf'block grid at \({dy}, {dx}\)\)', found.lines[name])
+                        rf'block grid at \({dy}, {dx}\)\); ([\d,]+) of \2 blocks are bit-exact',
+                        found.lines[name])
     row = found.rows[name]
+    assert int(row['exact_blocks']) == int(row['tested_blocks']) > 500
+    assert (row['turned'], row['repeated']) == ('False', '1')
     assert float(row['quality']) == quality and row['method'] == 'lattice'
     assert row['quality_low'] == row['quality_high'] == row['refined'] == str(quality)
     assert float(row['compressed']) == 1 and row['verdict'] == 'no header'
@@ -157,12 +161,14 @@ def test_an_earlier_compression_of_a_file(found):
 
 
 def test_a_file_whose_pixels_look_far_worse_than_its_tables(found):
-    said = re.fullmatch(r'a JPEG whose header says quality 98.*, 4:4:4, but its pixels '
-                        r'contradict that: was a JPEG of about quality (\d+) \(.*',
-                        found.lines['poor.jpg'])
-    assert int(said[1]) < 40
+    said = re.fullmatch(r'a JPEG whose header says quality 98.*, 4:4:4, and its pixels confirm that, '
+                        r'but they look like those of a JPEG of about quality (\d+) \((\d+) to '
+                        r'(\d+)\) saved again', found.lines['poor.jpg'])
+    quality, low, high = map(int, said.groups())
+    assert low <= quality <= high < 40
     row = found.rows['poor.jpg']
-    assert row['verdict'] == 'contradiction' and int(row['quality_high']) < 80
+    assert row['verdict'] == 'contradiction' and float(row['network_quality']) < 40
+    assert row['quality_low'] == row['quality_high'] == '98' and row['method'] == 'lattice'
     assert row['header_standard'] == 'False' and row['encoder'].startswith('unknown')
 
 

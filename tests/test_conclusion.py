@@ -1,4 +1,6 @@
 """The sentence about an image, for each of the cases that can be told apart."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,17 +10,27 @@ from classifier.forensics.lattice import Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
 from classifier.posterior import Posterior
 from classifier.predictor import LITTLE_TEXTURE, TOO_UNSURE, Prediction
-from classifier.report import _row
+from classifier.report import FIELDS, REFINED_FIELDS, _row
 
 NO_LATTICE = Lattice(None, (), 0, 0, 0.0, -50.0, 0.4, 900)
+PROOF = '; 987 of 1,000 blocks are bit-exact'
 NOTHING_EARLIER = Earlier(None, 0, 0, 0.0)
 LIBJPEG = JpegHeader(75, True, '4:2:0', 64 * (3,), 75, 'libjpeg', 'libjpeg 75', 'YCbCr', 'baseline')
 OWN_TABLES = JpegHeader(75, False, '4:2:0', 64 * (3,), 70)
 
 
 def by_lattice(quality=75, qualities=None, **more):
-    lattice = Lattice(quality, tuple(qualities or [quality]), 5, 3, 60.0, 900.0, 0.01, 1000, **more)
+    lattice = Lattice(quality, tuple(qualities or [quality]), 5, 3, 60.0, 900.0, 0.01, 1000,
+                      exact_blocks=987, tested_blocks=1000, **more)
     return Prediction(None, 0, 0, lattice=lattice)
+
+
+def by_header(quality=75):
+    """The header's table proved; no quality for one that is not libjpeg's, but the nearest."""
+    lattice = by_lattice(quality, from_header=True).lattice
+    if quality is None:
+        lattice = replace(lattice, qualities=())
+    return Prediction(None, 0, 0, lattice=lattice, nearest=75 if quality is None else None)
 
 
 def by_network(quality=60, low=50, high=72, compressed=0.99, edited=0.1):
@@ -37,12 +49,20 @@ def estimate(quality, standard):
 # ---------------------------------------------------------------- without a header
 
 @pytest.mark.parametrize('prediction, expected', [
-    (by_lattice(20), 'was a JPEG of quality 20, exactly (block grid at (5, 3))'),
+    (by_lattice(20), 'was a JPEG of quality 20, exactly (block grid at (5, 3))' + PROOF),
     (by_lattice(20, subsampling='4:2:0', chroma_quality=20),
-     'was a JPEG of quality 20, exactly (4:2:0, block grid at (5, 3))'),
+     'was a JPEG of quality 20, exactly (4:2:0, block grid at (5, 3))' + PROOF),
     (by_lattice(20, subsampling='4:4:4', chroma_quality=40),
-     'was a JPEG of quality 20, exactly (4:4:4, chroma of quality 40, block grid at (5, 3))'),
-    (by_lattice(99, [98, 99, 100]), 'was a JPEG of quality 98 to 100 (block grid at (5, 3))'),
+     'was a JPEG of quality 20, exactly (4:4:4, chroma of quality 40, block grid at (5, 3))'
+     + PROOF),
+    (by_lattice(99, [98, 99, 100]), 'was a JPEG of quality 98 to 100 (block grid at (5, 3))' + PROOF),
+    (by_lattice(20, turned=True),
+     'was a JPEG of quality 20, exactly (block grid at (5, 3), then turned by 90 degrees)' + PROOF),
+    (by_lattice(20, subsampling='4:2:0', repeated=2, turned=True),
+     'was a JPEG of quality 20, exactly (4:2:0, block grid at (5, 3), each pixel then repeated '
+     '2 x 2, then turned by 90 degrees)' + PROOF),
+    (by_lattice(20, lifted=True), 'was a JPEG of quality 20, exactly (block grid at (5, 3), then '
+     'made brighter or darker)' + PROOF),
     (by_network(), 'was a JPEG of about quality 60 (50 to 72); no exact quantization table can be '
      'seen'),
     (by_network(edited=0.9), 'was a JPEG of about quality 60 (50 to 72); the pixels were changed '
@@ -85,10 +105,33 @@ def test_what_the_header_says(header, expected):
 
 
 def test_a_header_that_the_lattice_confirms():
-    expected = ('a JPEG whose header says quality 75, 4:2:0, and its pixels confirm that exactly; '
-                'no earlier compression found')
-    assert conclusion(by_lattice(75), LIBJPEG, NOTHING_EARLIER) == expected
-    assert conclusion(by_lattice(74, [74, 75]), LIBJPEG, NOTHING_EARLIER) == expected
+    said = ', and its pixels confirm that exactly; no earlier compression found'
+    proof = ' (987 of 1,000 blocks are bit-exact)'
+    for header, of_it in ((LIBJPEG, ''), (OWN_TABLES, ', nearest to its own tables')):
+        proved = by_header(75 if header.standard else None)
+        assert conclusion(proved, header, NOTHING_EARLIER) == (
+            f'a JPEG whose header says quality 75{of_it}, 4:2:0{said}{proof}')
+        assert (proved.quality, proved.quality_low, proved.quality_high, proved.method,
+                proved.compressed) == (75, 75, 75, 'lattice', 1)
+
+
+def test_pixels_of_a_confirmed_header_that_look_far_worse_were_saved_before():
+    """The network has seen what an earlier table that is not libjpeg's has left."""
+    header = JpegHeader(95, True, '4:2:0', 64 * (3,), 95)
+    edge = header.quality - CONTRADICTION
+    for low, high, compressed, worse in ((61, 77, 0.99, True), (61, edge - 1, 0.51, True),
+                                         (61, edge, 0.99, False), (61, 77, 0.5, False)):
+        seen = Posterior(69, 5.0, low, high, compressed)
+        prediction = replace(by_header(95), network_quality=69.0, posterior=seen)
+        assert contradicts(prediction, header) == worse
+        said = conclusion(prediction, header, NOTHING_EARLIER)
+        assert said == ('a JPEG whose header says quality 95, 4:2:0, and its pixels confirm that' + (
+            f', but they look like those of a JPEG of about quality 69 ({low} to {high}) saved '
+            'again' if worse else
+            ' exactly; no earlier compression found (987 of 1,000 blocks are bit-exact)'))
+        verdict = _row('a.jpg', prediction, 0.1, header, NOTHING_EARLIER)['verdict']
+        assert verdict == ('contradiction' if worse else 'consistent')
+    assert not contradicts(by_header(95), header)  # nobody asked the network
 
 
 def test_a_header_that_nothing_contradicts_is_not_called_confirmed():
@@ -114,7 +157,8 @@ def test_pixels_that_look_far_worse_than_the_header_contradict_it():
                      'was a JPEG of about quality 30 (25 to 40); no exact quantization table can '
                      'be seen')
     assert conclusion(by_lattice(30), LIBJPEG, NOTHING_EARLIER).endswith(
-        'but its pixels contradict that: was a JPEG of quality 30, exactly (block grid at (5, 3))')
+        'but its pixels contradict that: was a JPEG of quality 30, exactly (block grid at (5, 3))'
+        + PROOF)
 
 
 def test_only_a_whole_interval_far_below_the_header_contradicts_it():
@@ -147,3 +191,13 @@ def test_a_span_of_qualities(low, high, expected):
     (unanswered(LITTLE_TEXTURE), LIBJPEG, NOTHING_EARLIER, 'consistent')])
 def test_the_verdict_says_the_same_in_a_word(prediction, header, earlier, verdict):
     assert _row('a.jpg', prediction, 0.1, header, earlier)['verdict'] == verdict
+
+
+def test_fields_of_the_proof_are_filled_where_there_is_one_and_empty_elsewhere():
+    names = ('exact_blocks', 'tested_blocks', 'turned', 'repeated', 'grid_dy', 'grid_dx')
+    for prediction, expected in (
+            (by_lattice(20, turned=True, repeated=3), (987, 1000, True, 3, 5, 3)),
+            (by_header(None), (987, 1000, False, 1, 5, 3)), (by_network(), 6 * (None,))):
+        row = _row('a.png', prediction, 0.1, None, None)
+        assert tuple(row[name] for name in names) == expected
+        assert list(row) == [*FIELDS, *REFINED_FIELDS]

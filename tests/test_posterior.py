@@ -1,4 +1,6 @@
 """What is known of an image's quality: summaries, the learned fusion, and how it is fitted."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,12 @@ from classifier.checkpoints import stored_posterior
 from classifier.errors import InputError
 from classifier.image_posterior import (ANSWERS, CONFIDENCES, FEATURES, LARGE_SIDE, WEIGHTS,
                                         ImagePosterior, image_features)
-from classifier.posterior import CREDIBLE, LEVELS, QUALITIES, summarize
+from classifier.posterior import CREDIBLE, LEVELS, NEVER, QUALITIES, summarize
 from classifier.studies import posterior_fit
 from classifier.studies.posterior_fit import KINDS
 
 WIDTH = 7
+SHARE = 0.15  # of pictures fitted on here that were never compressed
 
 
 def at(*levels):
@@ -133,11 +136,11 @@ def random_layers():
     shapes = [(FEATURES, WIDTH), (WIDTH,), (WIDTH, WIDTH), (WIDTH,), (WIDTH, LEVELS), (LEVELS,),
               (WIDTH, 3), (3,)]
     return ImagePosterior(tuple(rng.normal(0, 1, shape).astype(np.float32) for shape in shapes),
-                          1.7, ('unedited', 'noise', 'blurred'))
+                          1.7, ('unedited', 'noise', 'blurred'), 0.15)
 
 
 def test_probabilities_are_those_of_a_keras_model_of_the_same_weights(random_layers):
-    """But for the temperature, by which the logits of the levels are divided."""
+    """But for the temperature, by which the logits of the levels are divided, and the prior."""
     import tf_keras as keras
     inputs = hidden = keras.Input((FEATURES,))
     for _ in range(2):
@@ -147,10 +150,24 @@ def test_probabilities_are_those_of_a_keras_model_of_the_same_weights(random_lay
                                  keras.layers.Dense(3, 'softmax')(hidden)])
     model.set_weights(random_layers.layers)
     features = np.stack([image_features(answers(seed=seed), (200, 300)) for seed in range(9)])
-    for found, expected in zip(random_layers.probabilities(features), model(features)):
+    as_fitted = replace(random_layers, never_share=NEVER)
+    for found, expected in zip(as_fitted.probabilities(features), model(features)):
         assert np.abs(found - expected.numpy()).max() < 1e-5
         assert found.sum(axis=1) == pytest.approx(1) and (found >= 0).all()
         assert found.std(axis=0).max() > 1e-3  # they depend on the features
+
+
+def test_odds_of_never_compressed_are_those_of_the_prior_not_of_the_pictures_fitted_on(
+        random_layers):
+    """Where 15 % of them were, and NEVER are by the prior, the odds differ by that ratio."""
+    features = np.stack([image_features(answers(seed=seed), (200, 300)) for seed in range(5)])
+    levels, edits = random_layers.probabilities(features)
+    unshifted, same = replace(random_layers, never_share=NEVER).probabilities(features)
+    odds, before = (found[:, -1] / found[:, :-1].sum(axis=1) for found in (levels, unshifted))
+    assert odds / before == pytest.approx(NEVER / (1 - NEVER) * 0.85 / 0.15)
+    assert (edits == same).all()
+    kept = levels[:, :-1] / unshifted[:, :-1]  # among the qualities nothing changes
+    assert kept == pytest.approx(np.repeat(kept[:, :1], LEVELS - 1, axis=1))
 
 
 def test_an_image_s_posterior_is_the_summary_of_its_probabilities(random_layers):
@@ -163,7 +180,7 @@ def test_an_image_s_posterior_is_the_summary_of_its_probabilities(random_layers)
 
 def test_probabilities_of_very_sure_layers_are_still_finite(random_layers):
     sure = ImagePosterior(tuple(1e4 * layer for layer in random_layers.layers), 0.1,
-                          random_layers.edits)
+                          random_layers.edits, 0.15)
     for found in sure.probabilities(image_features(answers(), (50, 50))[None]):
         assert np.isfinite(found).all() and found.sum() == pytest.approx(1)
 
@@ -172,13 +189,15 @@ def test_what_was_stored_is_read_back(random_layers, tmp_path):
     np.savez(tmp_path / checkpoints.POSTERIOR_FILE, **random_layers.arrays())
     found = stored_posterior(tmp_path)
     assert found.edits == random_layers.edits and found.temperature == pytest.approx(1.7)
+    assert found.never_share == pytest.approx(0.15)
     for layer, expected in zip(found.layers, random_layers.layers):
         assert (layer == expected).all()
 
 
 @pytest.mark.parametrize('damage', [
-    *({name: None} for name in (*WEIGHTS, 'temperature', 'edit_names')),
+    *({name: None} for name in (*WEIGHTS, 'temperature', 'edit_names', 'never_share')),
     *({'temperature': value} for value in (0, -1, np.nan, [1, 2], 'warm')),
+    *({'never_share': value} for value in (0, 1, np.nan, 'few')),
     {'hidden_1': np.zeros((FEATURES - 1, WIDTH))}, {'levels': np.zeros((WIDTH, LEVELS - 1))},
     {'bias_1': np.zeros((WIDTH, 1))}, {'hidden_2': np.full((WIDTH, WIDTH), np.inf)},
     {'bias_levels': np.full(LEVELS, np.nan)}, {'edit_names': np.array(['unedited', 'noise'])}],
@@ -213,7 +232,7 @@ def synthetic(images, seed):
     more, and less sure. Never compressed ones answer 100.
     """
     rng = np.random.default_rng(seed)
-    level = np.where(rng.random(images) < 0.15, LEVELS, rng.integers(1, LEVELS, images))
+    level = np.where(rng.random(images) < SHARE, LEVELS, rng.integers(1, LEVELS, images))
     kind = rng.integers(0, 2, images)
     off = rng.normal(0, np.where(kind, 6, 1), images)
     features = []
@@ -235,14 +254,14 @@ def fit():
         patch.setattr(posterior_fit, 'WIDTH', 48)
         layers = posterior_fit._fit(*synthetic(800, 1))
         features, level, _ = synthetic(300, 2)
-        return layers, *posterior_fit._temperature(ImagePosterior(layers, 1.0, KINDS),
+        return layers, *posterior_fit._temperature(ImagePosterior(layers, 1.0, KINDS, SHARE),
                                                    features[:, 0], level)
 
 
 def summaries(layers, temperature, seed):
     """Of the posteriors of 400 other images: rows of quality, low, high, compressed; the truth."""
     features, level, kind = synthetic(400, seed)
-    levels, edits = ImagePosterior(layers, temperature, KINDS).probabilities(features[:, 0])
+    levels, edits = ImagePosterior(layers, temperature, KINDS, SHARE).probabilities(features[:, 0])
     found = [summarize(one) for one in levels]
     return np.array([[f.quality, f.low, f.high, f.compressed] for f in found]), edits, level, kind
 
@@ -255,7 +274,7 @@ def test_a_fusion_that_was_fitted_tells_level_edit_and_whether_it_was_compressed
     assert np.median(width[kind == 1]) > 1.5 * np.median(width[kind == 0])
     assert (edits.argmax(axis=1) == kind).mean() > 0.95
     # The files' own format takes what was fitted.
-    assert ImagePosterior.from_arrays(ImagePosterior(*fit[:2], KINDS).arrays()).edits == KINDS
+    assert ImagePosterior.from_arrays(ImagePosterior(*fit[:2], KINDS, SHARE).arrays()).edits == KINDS
     assert ((found[:, 3] > 0.5) == (level < LEVELS)).mean() > 0.95
 
 
@@ -270,7 +289,8 @@ def test_the_temperature_makes_the_intervals_hold_on_other_images(fit):
 def test_layers_that_are_too_sure_get_a_higher_temperature(fit, monkeypatch):
     """Logits three times as large: the intervals would be too narrow."""
     layers, temperature, _ = fit
-    sharp = ImagePosterior((*layers[:4], 3 * layers[4], 3 * layers[5], *layers[6:]), 1.0, KINDS)
+    sharp = ImagePosterior((*layers[:4], 3 * layers[4], 3 * layers[5], *layers[6:]), 1.0, KINDS,
+                           SHARE)
     features, level, _ = synthetic(300, 2)
     found, metrics = posterior_fit._temperature(sharp, features[:, 0], level)
     assert metrics['coverage'] >= CREDIBLE and 2 * temperature < found < 3.1 * temperature

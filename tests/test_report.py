@@ -1,0 +1,195 @@
+"""What is told of files whose table the pixels prove, turned and enlarged ones, earlier tables."""
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.JpegPresets import presets
+
+from classifier import predict_cls
+from classifier.forensics.encoders import encoder_data
+from classifier.forensics.header import read_header
+from classifier.forensics.tables import scale_table, standard_tables
+from classifier.images import read_image
+from classifier.predictor import Predictor
+from classifier.report import ASKED_FROM, look_at
+from conftest import SAMPLES
+
+PHOTO = Image.open(SAMPLES / 'raccoon.png').convert('RGB')
+
+
+def decoded(image, **options):
+    """The image after Pillow's JPEG."""
+    data = io.BytesIO()
+    image.save(data, 'JPEG', **options)
+    return Image.open(data).convert('RGB')
+
+
+def mozjpeg_tables(quality, number='3'):
+    """Luma and chroma tables of mozjpeg, by the number of its option -quant-table."""
+    return [np.clip(scale_table(np.array(base), quality), 1, 255).tolist()
+            for base in encoder_data()['mozjpeg']['tables'][number]]
+
+
+def ramps():
+    """Smooth gradients, another in each channel."""
+    y, x = np.mgrid[:240, :320]
+    return Image.fromarray(np.dstack([(x + y) // 3, (x + 2 * y) // 4, y // 2 + 40]).astype(
+        np.uint8))
+
+
+@pytest.fixture(scope='module')
+def automatic():
+    return Predictor()
+
+
+@pytest.fixture
+def told(tmp_path, automatic):
+    """A function that saves a picture and returns what is told of the file."""
+    def tell(image, name, **options):
+        path = tmp_path / name
+        image.save(path, **options)
+        report = look_at(path, None, True, 10 ** 8, automatic)
+        assert report.error is None and not report.warnings
+        return report
+    return tell
+
+
+# ---------------------------------------------------------------- a header that is proved
+
+@pytest.mark.parametrize('header, options', [
+    ('67 (mozjpeg 75), 4:2:0', {'qtables': mozjpeg_tables(75), 'subsampling': '4:2:0'}),
+    ('87 (mozjpeg 90), 4:4:4', {'qtables': mozjpeg_tables(90), 'subsampling': '4:4:4'}),
+    *((said, {'qtables': presets[name]['quantization'],
+              'subsampling': presets[name]['subsampling']}) for said, name in (
+        ('37 (Save for Web 10 of 100), 4:2:0', 'web_low'),
+        ('80 (Photoshop 5 of 12), 4:2:0', 'medium'),
+        ('93 (Photoshop 10 of 12), 4:4:4', 'maximum')))], ids=lambda value: str(value)[:24])
+def test_a_header_of_another_encoder_is_confirmed(told, header, options):
+    report = told(PHOTO, 'a.jpg', **options)
+    said = re.fullmatch(
+        rf'a JPEG whose header says quality {re.escape(header)}, and its pixels confirm that '
+        r'exactly; no earlier compression found \((1,\d\d\d) of 1,200 blocks are bit-exact\)',
+        report.conclusion)
+    row, nearest = report.row, int(header.split()[0])
+    assert row['exact_blocks'] == int(said[1].replace(',', '')) > 1150
+    assert (row['quality'], row['quality_low'], row['quality_high'], row['header_quality']) == (
+        4 * (nearest,))
+    assert (row['method'], row['verdict'], row['refined'], row['compressed']) == (
+        'lattice', 'consistent', None, 1)
+    # Only where the tables are fine enough to leave traces of earlier ones is the network asked.
+    assert (row['network_quality'] is not None) == (nearest >= ASKED_FROM)
+
+
+def test_a_chosen_network_s_answer_comes_with_the_proof_of_another_encoder_s_header(tmp_path):
+    path = tmp_path / 'a.jpg'
+    PHOTO.save(path, qtables=mozjpeg_tables(75), subsampling='4:2:0')
+    paper = Predictor('jpeg_paper')
+    report = look_at(path, None, True, 10 ** 8, paper)
+    assert report.details[0].startswith('predicted quality 67.00, ')
+    assert report.details[1] == ("the header's own table, exactly: 1,200 of 1,200 blocks are "
+                                 'bit-exact')
+    image, table = read_image(path), read_header(path).luma_table
+    proved = paper.predict(image, refine=True, table=table)
+    assert (proved.nearest, proved.quality, proved.method) == (67, 67, 'lattice')
+    assert not proved.is_refined and proved.network_quality == pytest.approx(67, abs=8)
+    alone = paper.predict(image, refine=True)
+    assert alone.nearest is None and alone.method == 'network'
+
+
+@pytest.mark.parametrize('quality', [60, 75, 90])
+def test_the_header_of_a_smooth_gradient_is_confirmed(told, quality):
+    report = told(ramps(), 'ramps.jpg', quality=quality)
+    assert re.fullmatch(rf'a JPEG whose header says quality {quality}, 4:2:0, and its pixels confirm '
+                        r'that exactly; no earlier compression found \((\d+) of \1 blocks are '
+                        r'bit-exact\)', report.conclusion)
+    assert report.row['verdict'] == 'consistent' and report.row['refined'] == quality
+
+
+def test_a_table_that_the_pixels_do_not_have_is_not_taken_from_the_caller(automatic):
+    image = np.asarray(decoded(PHOTO, quality=70))[:, :, ::-1].copy()
+    found = automatic.predict(image, table=standard_tables()[89])
+    assert not found.lattice.from_header and found.quality == 70 and found.nearest is None
+
+
+# ---------------------------------------------------------------- pixels alone
+
+def test_qualities_that_cannot_be_told_apart_are_a_range_and_not_exact(told):
+    y, x = np.mgrid[:200, :200]
+    wave = np.rint(128 + 60 * np.sin(x / 31) * np.cos(y / 23))
+    wave = Image.fromarray(np.repeat(wave[..., None], 3, axis=2).astype(np.uint8))
+    report = told(decoded(wave, quality=64), 'wave.png')
+    said = re.fullmatch(r'was a JPEG of quality (\d+) to (\d+) \(gray, block grid at \(0, 0\)\); '
+                        r'(\d+) of \3 blocks are bit-exact', report.conclusion)
+    low, high = int(said[1]), int(said[2])
+    assert low <= 64 <= high and 0 < high - low < 5
+    assert (report.row['quality_low'], report.row['quality_high']) == (low, high)
+    assert low <= report.row['quality'] <= high and report.row['method'] == 'lattice'
+
+
+@pytest.mark.parametrize('turns, times, words', [
+    (1, 1, ', then turned by 90 degrees'), (3, 1, ', then turned by 90 degrees'),
+    (0, 2, ', each pixel then repeated 2 x 2'), (0, 3, ', each pixel then repeated 3 x 3'),
+    (1, 2, ', each pixel then repeated 2 x 2, then turned by 90 degrees')])
+def test_a_photo_turned_and_enlarged_is_told_exactly(told, turns, times, words):
+    pixels = np.rot90(np.asarray(decoded(PHOTO, quality=70)), turns)
+    pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
+    report = told(Image.fromarray(np.ascontiguousarray(pixels)), 'a.png')
+    said = re.fullmatch(r'was a JPEG of quality 70, exactly \(4:2:0, block grid at \((\d), (\d)\)'
+                        rf'{words}\); 1,(\d\d\d) of 1,200 blocks are bit-exact', report.conclusion)
+    row = report.row
+    assert (row['turned'], row['repeated'], row['refined']) == (turns > 0, times, 70)
+    assert (row['grid_dy'], row['grid_dx']) == (int(said[1]), int(said[2]))
+    assert (row['exact_blocks'], row['tested_blocks']) == (1000 + int(said[3]), 1200)
+
+
+# ---------------------------------------------------------------- saved again
+
+@pytest.mark.parametrize('first', ['3', '2', 'photoshop'])
+def test_what_another_encoder_s_coarser_table_has_left_is_told(told, first):
+    tables = (presets['web_medium']['quantization'] if first == 'photoshop' else
+              mozjpeg_tables(70, first))
+    before = decoded(PHOTO, qtables=tables, subsampling='4:2:0')
+    report = told(before, 'again.jpg', quality=95)
+    assert report.row['verdict'] in ('contradiction', 'recompressed')
+    if report.row['verdict'] == 'contradiction':
+        said = re.fullmatch(r'a JPEG whose header says quality 95, 4:2:0, and its pixels confirm '
+                            r'that, but they look like those of a JPEG of about quality (\d+) '
+                            r'\((\d+) to (\d+)\) saved again', report.conclusion)
+        quality, low, high = map(int, said.groups())
+        assert low <= quality <= high < 85 and 45 < quality < 80
+        assert report.row['quality'] == report.row['refined'] == 95
+    assert told(PHOTO, 'once.jpg', quality=95).row['verdict'] == 'consistent'
+
+
+@pytest.mark.parametrize('name', ['coffee', 'earth', 'gravel', 'raccoon'])
+def test_a_photo_saved_once_at_a_high_quality_is_not_said_to_have_been_saved_before(told, name):
+    photo = Image.open(SAMPLES / f'{name}.png').convert('RGB')
+    for quality in (ASKED_FROM, 90, 95):
+        report = told(photo, 'once.jpg', quality=quality)
+        assert report.row['verdict'] == 'consistent' and report.row['network_quality'] > 75
+        assert 'and its pixels confirm that exactly' in report.conclusion
+
+
+# ---------------------------------------------------------------- in CSV and JSON
+
+def test_csv_and_json_tell_the_proof(tmp_path, capsys):
+    once = decoded(PHOTO, quality=70)
+    turned = np.rot90(np.asarray(once)).repeat(2, axis=0).repeat(2, axis=1)
+    Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / 'a.png')
+    PHOTO.save(tmp_path / 'b.jpg', qtables=mozjpeg_tables(75))
+    PHOTO.save(tmp_path / 'c.png')
+    names = ('exact_blocks', 'tested_blocks', 'turned', 'repeated')
+    out = tmp_path / 'q.csv'
+    assert predict_cls.main([str(tmp_path), '--json', '--csv', str(out)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    turned, mozjpeg, pristine = ([row[name] for name in names] for row in rows)
+    assert 1100 < turned[0] <= turned[1] == 1200 and turned[2:] == [True, 2]
+    assert mozjpeg == [1200, 1200, False, 1] and pristine == 4 * [None]
+    with out.open(newline='') as file:
+        for row, values in zip(csv.DictReader(file), (turned, mozjpeg, pristine), strict=True):
+            assert [row[name] for name in names] == [
+                '' if value is None else str(value) for value in values]
