@@ -40,7 +40,7 @@ def test_robustness_looks_at_every_kind_and_phase(photo_folder, tmp_path, tiny_t
     for name in ('OpenCV, 4:2:0', 'Pillow, 4:4:4', 'progressive', 'grayscale'):
         assert kinds[name]['exact'] == 1 and kinds[name]['refined_mae'] == 0
     assert kinds['OpenCV, 4:2:0']['network_mae'] > 1  # random weights
-    assert len(results['mae_by_phase']) == 64 and results['qualities_by_phase'] == [80]
+    assert len(results['mae_by_phase']) == 64
     assert '64 grid phases: MAE' in capsys.readouterr().out
 
 
