@@ -116,8 +116,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
              '--find_threshold goes with --in_path, without --threshold, --fusion and --refine'),
             ((args.refine or study) and patches,
              f'--refine and --{", --".join(STUDIES)} go with --in_path'),
-            (args.comp_type is None and (patches or study or args.find_threshold),
-             'name a --comp_type, which only the plain evaluation of images can do without'),
+            (args.comp_type is None and (patches or study not in (None, 'wild')
+                                         or args.find_threshold),
+             'name a --comp_type, which only the evaluation of images and --wild can do without'),
             (args.calibrate_on and study != 'analysis', '--calibrate_on goes with --analysis'),
             (args.baseline and study != 'compare', '--baseline goes with --compare'),
             (study and (args.refine or args.find_threshold),
