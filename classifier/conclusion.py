@@ -14,7 +14,7 @@ def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
     if header.quality is None or prediction.quality is None or prediction.quality_high is None:
         return False
     if prediction.lattice and prediction.lattice.from_header:  # else by an earlier compression
-        seen = prediction.posterior
+        seen = prediction.posterior if prediction.network_quality is not None else None
         return bool(seen) and seen.compressed > 0.5 and seen.high < header.quality - CONTRADICTION
     if prediction.is_refined and header.standard:
         return header.quality not in prediction.lattice.qualities

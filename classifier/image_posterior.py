@@ -116,7 +116,8 @@ class ImagePosterior:
                   (LEVELS,), (width, len(edits)), (len(edits),)]
         temperature, never = float(arrays['temperature']), float(arrays['never_share'])
         if [layer.shape for layer in layers] != shapes or not (
-                temperature > 0 and 0 < never < 1 and all(np.isfinite(layer).all() for layer in layers)):
+                temperature > 0 and 0 < never < 1
+                and all(np.isfinite(layer).all() for layer in layers)):
             raise ValueError('not the layers of an image posterior')
         return cls(layers, temperature, edits, never)
 

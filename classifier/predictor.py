@@ -272,18 +272,22 @@ class Predictor:
         return self.predict_all([image], refine, table)[0]
 
     def ask_network(self, image: np.ndarray) -> Prediction:
-        """The network's `Prediction` from all patches of an image, whatever its lattice says."""
-        return self._fused(self.run_network(self.extract(image)), image)
+        """The network's `Prediction` from all patches of an image, whatever its lattice says.
+
+        Automatically there is no answer where the credible interval is wider than WIDEST.
+        """
+        found = self._fused(self.run_network(self.extract(image)), image)
+        seen = found.posterior
+        if self.automatic and seen and seen.high - seen.low > WIDEST:
+            return replace(found, network_quality=None, reason=TOO_UNSURE)
+        return found
 
     def _automatic(self, image, table):
         """The lattice's `Prediction`, else the network's, if that is sure enough to help."""
         lattice = find_quality(image, table=table)
         if lattice.quality is not None or lattice.from_header:
             return _with_lattice(Prediction(None, 0, 0), lattice, table)
-        found = replace(self.ask_network(image), lattice=lattice)
-        if found.posterior and found.posterior.high - found.posterior.low > WIDEST:
-            return replace(found, network_quality=None, reason=TOO_UNSURE)
-        return found
+        return replace(self.ask_network(image), lattice=lattice)
 
     def _fused(self, output, image):
         """`fuse` for all patches of an image; none for one that is flat nearly all over."""

@@ -126,8 +126,8 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float,
     if (lattice := prediction.lattice) is not None:
         proved = prediction.method == 'lattice'
         row |= zip(REFINED_FIELDS, (
-            prediction.network_quality, lattice.quality, *(getattr(lattice, name) if proved else None
-                                                           for name in ('grid_dy', 'grid_dx')),
+            prediction.network_quality, lattice.quality,
+            *(getattr(lattice, name) if proved else None for name in ('grid_dy', 'grid_dx')),
             lattice.margin, lattice.evidence, lattice.blocks, lattice.subsampling,
             lattice.chroma_quality, *(getattr(lattice, name) if proved else None for name in (
                 'exact_blocks', 'tested_blocks', 'turned', 'repeated'))))
@@ -150,8 +150,11 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
             line += (f'recompressed: an earlier JPEG of about quality {earlier.quality}, grid at '
                      f'({earlier.grid_dy}, {earlier.grid_dx})')
         elif row['verdict'] == 'contradiction':
-            line += (f'contradiction: its pixels look like quality {row["quality_low"]} to '
-                     f'{row["quality_high"]}')
+            seen = prediction.posterior
+            low, high = ((seen.low, seen.high)
+                         if prediction.lattice and prediction.lattice.from_header
+                         else (row['quality_low'], row['quality_high']))
+            line += f'contradiction: its pixels look like quality {span(low, high)}'
         else:
             line += ('no earlier compression found' if row['verdict'] == 'consistent' else
                      'not checked, for it has no luma table')

@@ -161,9 +161,9 @@ def test_an_earlier_compression_of_a_file(found):
 
 
 def test_a_file_whose_pixels_look_far_worse_than_its_tables(found):
-    said = re.fullmatch(r'a JPEG whose header says quality 98.*, 4:4:4, and its pixels confirm that, '
-                        r'but they look like those of a JPEG of about quality (\d+) \((\d+) to '
-                        r'(\d+)\) saved again', found.lines['poor.jpg'])
+    said = re.fullmatch(r'a JPEG whose header says quality 98.*, 4:4:4, and its pixels confirm '
+                        r'that, but they look like those of a JPEG of about quality (\d+) \('
+                        r'(\d+) to (\d+)\) saved again', found.lines['poor.jpg'])
     quality, low, high = map(int, said.groups())
     assert low <= quality <= high < 40
     row = found.rows['poor.jpg']

@@ -55,7 +55,8 @@ def estimate(quality, standard):
     (by_lattice(20, subsampling='4:4:4', chroma_quality=40),
      'was a JPEG of quality 20, exactly (4:4:4, chroma of quality 40, block grid at (5, 3))'
      + PROOF),
-    (by_lattice(99, [98, 99, 100]), 'was a JPEG of quality 98 to 100 (block grid at (5, 3))' + PROOF),
+    (by_lattice(99, [98, 99, 100]), 'was a JPEG of quality 98 to 100 (block grid at (5, 3))'
+     + PROOF),
     (by_lattice(20, turned=True),
      'was a JPEG of quality 20, exactly (block grid at (5, 3), then turned by 90 degrees)' + PROOF),
     (by_lattice(20, subsampling='4:2:0', repeated=2, turned=True),
@@ -125,13 +126,15 @@ def test_pixels_of_a_confirmed_header_that_look_far_worse_were_saved_before():
         prediction = replace(by_header(95), network_quality=69.0, posterior=seen)
         assert contradicts(prediction, header) == worse
         said = conclusion(prediction, header, NOTHING_EARLIER)
-        assert said == ('a JPEG whose header says quality 95, 4:2:0, and its pixels confirm that' + (
+        assert said == 'a JPEG whose header says quality 95, 4:2:0, and its pixels confirm that' + (
             f', but they look like those of a JPEG of about quality 69 ({low} to {high}) saved '
             'again' if worse else
-            ' exactly; no earlier compression found (987 of 1,000 blocks are bit-exact)'))
+            ' exactly; no earlier compression found (987 of 1,000 blocks are bit-exact)')
         verdict = _row('a.jpg', prediction, 0.1, header, NOTHING_EARLIER)['verdict']
         assert verdict == ('contradiction' if worse else 'consistent')
     assert not contradicts(by_header(95), header)  # nobody asked the network
+    unsure = replace(by_header(95), posterior=Posterior(50, 16.0, 23, 80, 0.99))
+    assert not contradicts(unsure, header)  # its interval is too wide for an answer
 
 
 def test_a_header_that_nothing_contradicts_is_not_called_confirmed():

@@ -216,7 +216,8 @@ def test_a_fitted_likelihood_is_stored_with_the_weights_and_used(
     where = ['--in_path', str(photo_folder), '--comp_type', 'tiny', '--weights', str(weights),
              '--out_path', str(weights)]
     assert evaluate_cls.main([*where, '--fit_likelihood', '--limit', '1']) == 0
-    assert '27648 patches of 1 photos, each at 100 qualities and as it is' in capsys.readouterr().out
+    assert ('27648 patches of 1 photos, each at 100 qualities and as it is'
+            in capsys.readouterr().out)
     assert Predictor('tiny', weights).log_likelihood is not None
     assert Predictor('tiny', weights, threshold=90).log_likelihood is None
     assert Predictor('tiny', weights, fusion='median').log_likelihood is None

@@ -274,7 +274,8 @@ def test_a_fusion_that_was_fitted_tells_level_edit_and_whether_it_was_compressed
     assert np.median(width[kind == 1]) > 1.5 * np.median(width[kind == 0])
     assert (edits.argmax(axis=1) == kind).mean() > 0.95
     # The files' own format takes what was fitted.
-    assert ImagePosterior.from_arrays(ImagePosterior(*fit[:2], KINDS, SHARE).arrays()).edits == KINDS
+    stored = ImagePosterior(*fit[:2], KINDS, SHARE).arrays()
+    assert ImagePosterior.from_arrays(stored).edits == KINDS
     assert ((found[:, 3] > 0.5) == (level < LEVELS)).mean() > 0.95
 
 

@@ -1,15 +1,18 @@
 """Does the file tell the truth? An earlier, coarser compression under the last one."""
 import csv
+import io
 import json
 import re
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from classifier import evaluate_cls, images, predict_cls
+from classifier.forensics.encoders import encoder_data
 from classifier.forensics.recompression import find_earlier
-from classifier.forensics.tables import standard_tables
+from classifier.forensics.tables import scale_table, standard_tables
 from classifier.studies import recompression as study
 from conftest import PRISTINE
 
@@ -41,6 +44,18 @@ def test_one_compression_is_no_recompression(pristine):
     for quality in (30, 50, 70, 85, 95, 98, 100):
         coded = images.compress(pristine, quality)
         assert find_earlier(coded, standard_tables()[quality - 1]).quality is None, quality
+
+
+@pytest.mark.parametrize('number', ['2', '7', '8'])
+def test_one_compression_with_another_encoder_s_table_is_no_recompression(pristine, number):
+    base = np.array(encoder_data()['mozjpeg']['tables'][number][0])
+    for quality in (60, 80, 90):
+        table = np.clip(scale_table(base, quality), 1, 255)
+        data = io.BytesIO()
+        Image.fromarray(pristine[:, :, ::-1]).save(data, 'JPEG', qtables=2 * [table.tolist()],
+                                                   subsampling=0)
+        coded = np.ascontiguousarray(np.asarray(Image.open(data).convert('RGB'))[:, :, ::-1])
+        assert find_earlier(coded, table).quality is None, quality
 
 
 def test_flat_and_tiny_images_have_no_history():

@@ -4,6 +4,7 @@ import io
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,9 +104,9 @@ def test_a_chosen_network_s_answer_comes_with_the_proof_of_another_encoder_s_hea
 @pytest.mark.parametrize('quality', [60, 75, 90])
 def test_the_header_of_a_smooth_gradient_is_confirmed(told, quality):
     report = told(ramps(), 'ramps.jpg', quality=quality)
-    assert re.fullmatch(rf'a JPEG whose header says quality {quality}, 4:2:0, and its pixels confirm '
-                        r'that exactly; no earlier compression found \((\d+) of \1 blocks are '
-                        r'bit-exact\)', report.conclusion)
+    assert re.fullmatch(rf'a JPEG whose header says quality {quality}, 4:2:0, and its pixels '
+                        r'confirm that exactly; no earlier compression found \((\d+) of \1 '
+                        r'blocks are bit-exact\)', report.conclusion)
     assert report.row['verdict'] == 'consistent' and report.row['refined'] == quality
 
 
@@ -172,6 +173,25 @@ def test_a_photo_saved_once_at_a_high_quality_is_not_said_to_have_been_saved_bef
         report = told(photo, 'once.jpg', quality=quality)
         assert report.row['verdict'] == 'consistent' and report.row['network_quality'] > 75
         assert 'and its pixels confirm that exactly' in report.conclusion
+
+
+def test_an_interval_too_wide_for_an_answer_contradicts_no_header(told):
+    """A blurred picture saved once: what the network sees may be anything."""
+    gravel = cv2.imread(str(SAMPLES / 'gravel.png'))
+    blurred = Image.fromarray(cv2.GaussianBlur(gravel, (0, 0), 2)[:, :, ::-1])
+    report = told(blurred, 'blurred.jpg', quality=97, subsampling=0)
+    assert report.row['verdict'] == 'consistent' and report.row['network_quality'] is None
+    assert report.row['method'] == 'lattice' and report.row['reason'] is None
+
+
+def test_a_chosen_network_s_contradiction_names_what_the_pixels_look_like(tmp_path):
+    path = tmp_path / 'again.jpg'
+    decoded(PHOTO, qtables=mozjpeg_tables(60), subsampling='4:4:4').save(
+        path, quality=95, subsampling=0)
+    report = look_at(path, None, True, 10 ** 8, Predictor('jpeg_paper', fusion='likelihood'))
+    said = re.fullmatch(r'header says quality 95, 4:4:4; contradiction: its pixels look like '
+                        r'quality (\d+) to (\d+)', report.details[-1])
+    assert 40 < int(said[1]) < int(said[2]) < 70  # nearest to mozjpeg's 60 is 51
 
 
 # ---------------------------------------------------------------- in CSV and JSON

@@ -228,7 +228,7 @@ def test_a_likelihood_goes_to_the_out_path_alone(photo_folder, tmp_path, tiny_ty
     assert '27648 patches of 1 photos, each at 100 qualities and as it is; stored in ' in (
         capsys.readouterr().out)
     assert json.loads((tmp_path / 'out' / 'results_fit_likelihood.json').read_text())[
-        'patches'] == 14848
+        'patches'] == 27648
     table = np.load(tmp_path / 'out' / 'likelihood.npz')['log_likelihood']
     assert table.shape == (101, 17, 101) and np.isfinite(table).all()
     assert fit(photo_folder, tmp_path / 'weights', *options) == 0  # beside the weights, if asked to

@@ -88,11 +88,12 @@ def test_training_script_completes_and_evaluates_the_weights_it_trained(script):
         assert options(command)['--out_path'] == best
     assert options(evaluation)['--out_path'] == str(script.out)
     assert options(to_tflite)['--quantize'] == 'int8'
-    assert '--fit_likelihood' in likelihood and options(likelihood)['--limit'] == '200'
+    assert '--fit_likelihood' in likelihood and options(likelihood)['--limit'] == '500'
     assert options(likelihood)['--in_path'].endswith('/train photos')
     assert '--find_threshold' in threshold and '--find_threshold' not in evaluation
+    assert options(threshold)['--in_path'].endswith('/train photos')
+    assert options(evaluation)['--in_path'].endswith('/valid photos')
     for command in (threshold, evaluation):
-        assert options(command)['--in_path'].endswith('/valid photos')
         assert options(command)['--qualities'] == '5-95:10'
         assert '0,0' in command and '3,5' in command
     assert not any('classifier/save' in word or word == '--save_path'
