@@ -277,14 +277,15 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
 def _proved(blocks, tables, total, fits, likely, more):
     """What exact blocks leave of likely qualities: scores, qualities, exact and tested blocks.
 
-    Where they prove the likeliest table beyond doubt, its likelihood stands. Else they decide.
+    Where they prove the likeliest table beyond doubt, its likelihood stands, and so it does for
+    the table of ones, of which blocks prove nothing. Else they decide.
     """
     if not len(blocks.luma):
         return total, fits if likely and len(blocks.clipped) else fits[:0], 0, 0
     if likely:
         top = int(total.argmax())
         found = table_evidence(blocks, tables[[top]], expected(np.array([top + 1])), MAX_BLOCKS)
-        if found.gain[0] >= SURE:
+        if found.gain[0] >= SURE or (tables[top] == 1).all() and total[top] >= SURE:
             return total, fits, int(found.exact[0]), found.tested
     found = compare_tables(blocks, tables, fine=likely)
     flat = flat_scores(blocks, tables)
