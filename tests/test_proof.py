@@ -262,3 +262,11 @@ def test_repeated_pixels_are_looked_through(photo):
         found = find_quality(enlarged)
         assert found.quality == 40 and found.repeated == times
     assert find_quality(coded).repeated == 1
+
+
+def test_quality_100_is_told_in_rich_texture_alone(photo):
+    """Blocks prove nothing of a table of ones, whose steps any whole level has."""
+    assert find_quality(saved(photo, quality=100, subsampling=2)).quality == 100
+    for seed in range(6):
+        smooth = smooth_image(np.random.default_rng(10_000 + seed))
+        assert find_quality(saved(smooth, quality=99, subsampling=2)).quality in (None, 99)

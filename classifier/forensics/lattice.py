@@ -84,6 +84,7 @@ LEAST_GAIN, LEAST_WITH_FLAT = 4.0, 5.0   # nats of exact blocks that a likely ta
 FINE, ALONE = 80, (12.0, 15.0)           # and any other, below that quality and from there on
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
 COARSER = 3.0             # nats that coarser steps may gain; 0 with true tables, nearly always
+RICH, RICH_FROM = 10, 1.5   # AC coefficients of most blocks, larger than that: rich texture
 ANY_TABLE = 100.0         # nats that show a lattice
 MOST = 0.5                # of blocks; with fewer exact, rounding breaks too many to try other steps
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
@@ -278,14 +279,15 @@ def _proved(blocks, tables, total, fits, likely, more):
     """What exact blocks leave of likely qualities: scores, qualities, exact and tested blocks.
 
     Where they prove the likeliest table beyond doubt, its likelihood stands, and so it does for
-    the table of ones, of which blocks prove nothing. Else they decide.
+    the table of ones, of which blocks prove nothing, in rich texture. Else they decide.
     """
     if not len(blocks.luma):
         return total, fits if likely and len(blocks.clipped) else fits[:0], 0, 0
     if likely:
         top = int(total.argmax())
         found = table_evidence(blocks, tables[[top]], expected(np.array([top + 1])), MAX_BLOCKS)
-        if found.gain[0] >= SURE or (tables[top] == 1).all() and total[top] >= SURE:
+        if found.gain[0] >= SURE or (tables[top] == 1).all() and np.median(
+                (np.abs(blocks.coefficients[:, 1:]) > RICH_FROM).sum(axis=1)) >= RICH:
             return total, fits, int(found.exact[0]), found.tested
     found = compare_tables(blocks, tables, fine=likely)
     flat = flat_scores(blocks, tables)
