@@ -109,7 +109,7 @@ python3 classifier/to_tflite.py --comp_type "$comp_type" --weights "$out/best" \
 if [ "$comp_type" = jpeg_robust ]; then fit=posterior; else fit=likelihood; fi
 evaluate "$train_dir" --fit_$fit --limit 500 --out_path "$out/best"
 set -- --qualities 5-95:10 --crop 0,0 --crop 3,5
-evaluate "$train_dir" "$@" --find_threshold --limit 50 --out_path "$out/best"
+evaluate "$valid_dir" "$@" --find_threshold --out_path "$out/best"
 evaluate "$valid_dir" "$@" --out_path "$out"
 
 cat <<END

@@ -91,9 +91,8 @@ def test_training_script_completes_and_evaluates_the_weights_it_trained(script):
     assert '--fit_likelihood' in likelihood and options(likelihood)['--limit'] == '500'
     assert options(likelihood)['--in_path'].endswith('/train photos')
     assert '--find_threshold' in threshold and '--find_threshold' not in evaluation
-    assert options(threshold)['--in_path'].endswith('/train photos')
-    assert options(evaluation)['--in_path'].endswith('/valid photos')
     for command in (threshold, evaluation):
+        assert options(command)['--in_path'].endswith('/valid photos')
         assert options(command)['--qualities'] == '5-95:10'
         assert '0,0' in command and '3,5' in command
     assert not any('classifier/save' in word or word == '--save_path'
@@ -194,7 +193,8 @@ def test_training_script_trains_six_photos_and_leaves_the_shipped_weights_alone(
     trained = hashlib.sha256((best / '.data-00000-of-00001').read_bytes()).hexdigest()
     results = json.loads((out / 'results.json').read_text())
     assert results['made_with']['weights'] == trained[:16]  # not the shipped weights'
-    assert results['by_crop']['0,0']['mae'] > 2             # and they are far better
+    mae = results['by_crop']['0,0']['mae']
+    assert mae is None or mae > 2  # a network of 4 steps cannot tell, or is far worse than those
     assert f"--install '{best}'" in result.stdout
 
 
