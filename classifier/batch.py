@@ -42,14 +42,14 @@ def digest(data: bytes) -> str:
 
 def made_with(args: argparse.Namespace, predictor: Predictor) -> dict:
     """What the predictions of the options `args` depend on, in JSON's types."""
-    folder, fusion = args.weights or best_folder(predictor.type), predictor.fusion
-    stored = {'posterior': lambda: b''.join(v.tobytes() for v in
-                                            predictor.image_posterior.arrays().values()),
-              'likelihood': lambda: predictor.log_likelihood.tobytes()}
-    if fusion in stored:
-        fusion = f'{fusion} {digest(stored[fusion]())}'
-    return {'comp_type': 'automatic' if predictor.automatic else predictor.type.name,
-            'runtime': predictor.runtime,
+    folder, fusion, fused_by = (args.weights or best_folder(predictor.type), predictor.fusion, [])
+    if fusion == 'posterior':
+        fused_by = predictor.image_posterior.arrays().values()
+    elif fusion == 'likelihood':
+        fused_by = [predictor.log_likelihood]
+    if fused_by:
+        fusion += f' {digest(b"".join(array.tobytes() for array in fused_by))}'
+    return {'comp_type': predictor.name, 'runtime': predictor.runtime,
             'weights': (weights_digest(folder) or '')[:16],
             'model': '' if predictor.model is None else digest(predictor.model),
             'fusion': fusion, 'threshold': predictor.threshold, 'patches': args.patches,

@@ -92,26 +92,28 @@ def stored_likelihood(folder: str | os.PathLike, required: bool = False) -> np.n
     InputError
         The file is damaged, or missing and required.
     """
-    path = Path(folder) / LIKELIHOOD_FILE
-    if not path.exists() and not required:
-        return None
-    with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as file:
+    def read(file):
         found = file['log_likelihood'].astype(np.float32)
-        if found.shape == (LEVELS, len(CONFIDENCE_EDGES) + 1, 101) and np.isfinite(found).all():
-            return found
-    raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py '
-                     '--fit_likelihood on training photos, or choose --fusion median')
+        if found.shape != (LEVELS, len(CONFIDENCE_EDGES) + 1, 101) or not np.isfinite(found).all():
+            raise ValueError
+        return found
+    return _stored(Path(folder) / LIKELIHOOD_FILE, required, read, '--fit_likelihood')
 
 
 def stored_posterior(folder: str | os.PathLike, required: bool = False) -> ImagePosterior | None:
     """The `ImagePosterior` stored with these weights; parameters and errors as above."""
-    path = Path(folder) / POSTERIOR_FILE
+    return _stored(Path(folder) / POSTERIOR_FILE, required, ImagePosterior.from_arrays,
+                   '--fit_posterior')
+
+
+def _stored(path, required, read, option):
+    """What `read` makes of an .npz; None for a missing one that is not required."""
     if not path.exists() and not required:
         return None
     with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as file:
-        return ImagePosterior.from_arrays(file)
-    raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py --fit_posterior '
-                     'on training photos, or choose --fusion median')
+        return read(file)
+    raise InputError(f'{path}: missing or damaged; make it with evaluate_cls.py {option} on '
+                     'training photos, or choose --fusion median')
 
 
 def load_network(comp_type: CompType, path: str | os.PathLike):

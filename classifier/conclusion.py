@@ -13,7 +13,7 @@ def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
     """Whether the pixels show another quality than the file's header, or a far lower one."""
     if header.quality is None or prediction.quality is None or prediction.quality_high is None:
         return False
-    if prediction.lattice and prediction.lattice.from_header:  # else by an earlier compression
+    if prediction.confirms_header:  # else by an earlier compression
         seen = prediction.posterior if prediction.network_quality is not None else None
         return bool(seen) and seen.compressed > 0.5 and seen.high < header.quality - CONTRADICTION
     if prediction.is_refined and header.standard:
@@ -66,12 +66,12 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
         return (f'{said}; saved before at about quality {earlier.quality}, block grid at '
                 f'({earlier.grid_dy}, {earlier.grid_dx})')
     if contradicts(prediction, header):
-        if prediction.lattice and prediction.lattice.from_header:
+        if prediction.confirms_header:
             seen = prediction.posterior
             return (f'{said}, and its pixels confirm that, but they look like those of a JPEG of '
                     f'about quality {seen.quality:.0f} ({span(seen.low, seen.high)}) saved again')
         return f'{said}, but its pixels contradict that: {_of_pixels(prediction, None)}'
-    if prediction.method == 'lattice' and prediction.lattice.from_header:
+    if prediction.confirms_header:
         return (f'{said}, and its pixels confirm that exactly; no earlier compression found '
                 f'({proof_said(prediction.lattice)})')
     if prediction.quality is None:

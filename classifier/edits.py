@@ -1,6 +1,6 @@
 """What happens to pixels after a JPEG was decoded: resizing, filters, other codecs, and the like.
 
-    image, done = edited(image, rng)             # as drawn for training: none, one or several
+    image, done = edited(image, rng, 24)         # as drawn for training: none, one or several
     image = apply('noise', image, rng)           # one kind, of a strength that is drawn
 
 Whole images are edited, with the tools that people use: OpenCV's and Pillow's.
@@ -13,25 +13,24 @@ import numpy as np
 from PIL import Image
 
 from classifier.errors import InputError
+from classifier.images import from_pillow, to_pillow
 
 UNEDITED = 'unedited'
 EDITED_SHARE = 0.6                # of the images that `edited` draws
 NUMBERS = {1: 0.6, 2: 0.3, 3: 0.1}  # of edits of an edited image, and their shares
+# What strengths are drawn from; device_edits.py draws from the same.
+BLUR_SIGMAS, SHARPENING = (0.4, 1.4), (0.3, 1.5)  # px; times what a blur takes away
+CONTRASTS, BRIGHTNESS = (0.7, 1.4), (-25, 25)     # times, and plus, gray levels
+GAMMAS, SATURATIONS, NOISE = (0.6, 1.6), (0.3, 1.6), (0.5, 3.5)  # noise: sigma, gray levels
+GRAY_WEIGHTS = 0.114, 0.587, 0.299                # of blue, green and red
 COMMON_SCALES = 0.5, 2 / 3, 0.75, 0.8, 1.5, 2
 _CV_KERNELS = cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_AREA
 _PILLOW_KERNELS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.HAMMING,
                    Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
-def _pillow(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[:, :, ::-1])
-
-
-def _bgr(image: Image.Image) -> np.ndarray:
-    return np.ascontiguousarray(np.asarray(image.convert('RGB'))[:, :, ::-1])
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Pixels of any numbers, in gray levels, as uint8."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
@@ -52,7 +51,7 @@ def resize(image: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndar
         return cv2.resize(image, (width, height), interpolation=_CV_KERNELS[kernel])
     # Browsers, photo managers and web sites reduce with an antialiased kernel: twice Pillow's last.
     kernel = min(kernel - len(_CV_KERNELS), len(_PILLOW_KERNELS) - 1)
-    return _bgr(_pillow(image).resize((width, height), _PILLOW_KERNELS[kernel]))
+    return from_pillow(to_pillow(image).resize((width, height), _PILLOW_KERNELS[kernel]))
 
 
 def _scaled(lowest, highest):
@@ -68,7 +67,7 @@ def _scaled(lowest, highest):
 
 
 def _blurred(image, rng):
-    sigma = rng.uniform(0.4, 1.4)
+    sigma = rng.uniform(*BLUR_SIGMAS)
     if rng.random() < 0.2:
         return cv2.medianBlur(image, 3)
     return cv2.GaussianBlur(image, (0, 0), sigma)
@@ -76,7 +75,7 @@ def _blurred(image, rng):
 
 def _sharpened(image, rng):
     soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2)).astype(np.float32)
-    return _rounded(image + rng.uniform(0.3, 1.5) * (image - soft))
+    return rounded(image + rng.uniform(*SHARPENING) * (image - soft))
 
 
 def _recoloured(image, rng):
@@ -84,20 +83,20 @@ def _recoloured(image, rng):
     values = image.astype(np.float32)
     for change in rng.permutation(5)[:2]:
         if change == 0:
-            values = (values - 128) * rng.uniform(0.7, 1.4) + 128
+            values = (values - 128) * rng.uniform(*CONTRASTS) + 128
         elif change == 1:
-            values = values + rng.uniform(-25, 25)
+            values = values + rng.uniform(*BRIGHTNESS)
         elif change == 2:
-            values = 255 * (np.clip(values, 0, 255) / 255) ** rng.uniform(0.6, 1.6)
+            values = 255 * (np.clip(values, 0, 255) / 255) ** rng.uniform(*GAMMAS)
         else:
-            gray = values @ np.float32([0.114, 0.587, 0.299])[:, None]
-            values = gray + (rng.uniform(0.3, 1.6) if change == 3 else 0) * (values - gray)
-    return _rounded(values)
+            gray = values @ np.float32(GRAY_WEIGHTS)[:, None]
+            values = gray + (rng.uniform(*SATURATIONS) if change == 3 else 0) * (values - gray)
+    return rounded(values)
 
 
 def _noisy(image, rng):
-    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.5, 3.5))
-    return _rounded(image + (noise if rng.random() < 0.7 else noise[:, :, :1]))
+    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(*NOISE))
+    return rounded(image + (noise if rng.random() < 0.7 else noise[:, :, :1]))
 
 
 def _turned(image, rng):
@@ -110,18 +109,18 @@ def _coded(image, rng):
     name, options = ('AVIF', {'speed': 10}) if rng.random() < 0.2 else ('WEBP', {'method': 2})
     data = io.BytesIO()
     try:
-        _pillow(image).save(data, name, quality=quality, **options)
+        to_pillow(image).save(data, name, quality=quality, **options)
     except (KeyError, OSError):  # this Pillow was built without it
         return image
-    return _bgr(Image.open(data))
+    return from_pillow(Image.open(data))
 
 
 def _palette(image, rng):
     dither = Image.Dither.FLOYDSTEINBERG if rng.random() < 0.5 else Image.Dither.NONE
     # The other method is Pillow's default and takes a hundred times as long.
     method = Image.Quantize.FASTOCTREE if rng.random() < 0.75 else Image.Quantize.MEDIANCUT
-    adaptive = _pillow(image).quantize(256, method)
-    return _bgr(_pillow(image).quantize(palette=adaptive, dither=dither))
+    adaptive = to_pillow(image).quantize(256, method)
+    return from_pillow(to_pillow(image).quantize(palette=adaptive, dither=dither))
 
 
 def _enlarged_whole(image, rng):
@@ -148,6 +147,7 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     'WebP or AVIF': _coded,
 }
 SEVERAL = 'several edits'
+EVERY_KIND = UNEDITED, *KINDS, SEVERAL
 # How often each is drawn for training: what is common and hard more often.
 _WEIGHTS = np.array([0.8, 3, 3, 4, 2, 3, 1, 2, 2, 3, 2.5, 2, 1, 2])
 _RESIZES = 7  # of the first kinds one at most is made of an image

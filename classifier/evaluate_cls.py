@@ -207,7 +207,7 @@ def report(args: argparse.Namespace, predictor: Predictor, made: dict, kept: dic
         threshold = float(THRESHOLDS[best])
     predicted, confident, by_lattice = np.moveaxis(found[..., best, :], -1, 0)
     truth = np.broadcast_to(truth, predicted.shape)
-    fusion, name = predictor.fusion, 'automatic' if predictor.automatic else predictor.type.name
+    fusion, name = predictor.fusion, predictor.name
     if fusion == 'median':
         fusion = f'threshold {threshold:g}'
     elif fusion == 'likelihood' and not predictor.stops_early:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from classifier.likelihood import neighbours
 from classifier.posterior import LEVELS, NEVER, Posterior, summarize
 
 # Nodes of the histogram, between which an answer is shared out: answers so close that the mean
@@ -46,19 +47,14 @@ def image_features(output: np.ndarray, size: Sequence[int],
     confidence, answer = output.T.astype(np.float64)
     counts = np.zeros((len(CONFIDENCES), len(ANSWERS)))
     ones = np.ones(len(output)) if weight is None else weight
-    for row, near in _nodes(confidence, CONFIDENCES):
-        for column, close in _nodes(answer, ANSWERS):
+    rows, columns = (neighbours(np.interp(values, nodes, np.arange(len(nodes))), len(nodes) - 1)
+                     for values, nodes in ((confidence, CONFIDENCES), (answer, ANSWERS)))
+    for row, near in rows:
+        for column, close in columns:
             np.add.at(counts, (row, column), ones * near * close)
     share = np.sqrt(counts / max(ones.sum(), 1e-9)).ravel()
     large = min(1, (size[0] * size[1]) ** 0.5 / LARGE_SIDE)
     return np.append(share, large).astype(np.float32)
-
-
-def _nodes(values, nodes):
-    """The numbers of the nodes on both sides of each value, and its shares in them."""
-    place = np.interp(values, nodes, np.arange(len(nodes)))
-    low = np.minimum(place.astype(int), len(nodes) - 2)
-    return (low, low + 1 - place), (low + 1, place - low)
 
 
 @dataclass(frozen=True)

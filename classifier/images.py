@@ -207,9 +207,19 @@ def _to_bgr(image, colours=None):
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode in ('I', 'F'):
         raise ValueError('32-bit pixels have no known range; convert it to 8 or 16 bits')
+    return from_pillow(image)
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """A Pillow image of 8 bits as BGR pixels, uint8 (h, w, 3)."""
     if image.mode != 'RGB':
         image = image.convert('RGB')
     return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+
+
+def to_pillow(image: np.ndarray) -> Image.Image:
+    """BGR pixels, uint8 (h, w, 3), as a Pillow image."""
+    return Image.fromarray(image[:, :, ::-1])
 
 
 def compress(image: np.ndarray, quality: int, chroma: str = '4:2:0') -> np.ndarray:

@@ -132,13 +132,13 @@ def patch_log_likelihood(output: np.ndarray, table: np.ndarray) -> np.ndarray:
     step = np.log(worst / best) / (len(CONFIDENCE_EDGES) - 1)
     place = 0.5 + np.log(worst / np.maximum(100 - confidence, best / 2)) / step
     found = 0
-    for bins, near in _neighbours(place, len(CONFIDENCE_EDGES)):
-        for cell, close in _neighbours(quality, 100):
+    for bins, near in neighbours(place, len(CONFIDENCE_EDGES)):
+        for cell, close in neighbours(quality, 100):
             found = found + near * close * table[:, bins, cell]
     return found * patch_weights(output)
 
 
-def _neighbours(place, last):
+def neighbours(place: np.ndarray, last: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """The two whole numbers of 0..last on either side of each place, and their weights."""
     place = np.clip(place, 0, last)
     low = np.minimum(place.astype(int), last - 1)

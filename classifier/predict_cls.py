@@ -107,8 +107,9 @@ def open_rows(args: argparse.Namespace, made: dict | None, paths: Sequence[Path]
         made = {'in_path': in_path, 'recursive': args.recursive, **made,
                 'columns': ','.join(fields)}
         with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
-            rows.drop(lambda row: not dict(zip(fields, row))['patches']
-                      and dict(zip(fields, row))['method'] == 'none')  # only its header was told
+            patches, method = (fields.index(name) for name in ('patches', 'method'))
+            # Those of which only the header was told are tried again.
+            rows.drop(lambda row: row[method] == 'none' and not row[patches])
             if rows.strangers:
                 complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
                          'there; they are left out')
@@ -128,6 +129,7 @@ class Summary:
 
     def __init__(self, automatic: bool):
         self.automatic, self.kinds, self.qualities = automatic, Counter(), []
+        self.recompressed = 0
 
     def add(self, row: dict) -> None:
         """Count a row, of values or of a CSV file's text."""
@@ -135,7 +137,7 @@ class Summary:
         if kind == 'estimated' and self.automatic and float(row['compressed']) < 0.5:
             kind = 'no sign of JPEG'
         self.kinds[kind] += 1
-        self.kinds['recompressed'] += row['verdict'] == 'recompressed'
+        self.recompressed += row['verdict'] == 'recompressed'
         if row['quality'] not in (None, ''):
             self.qualities.append(round(float(row['quality']), 2))
 
@@ -143,9 +145,8 @@ class Summary:
         if not self.automatic:
             found = self.qualities
             return f'Mean: {sum(found) / len(found):.2f}' if found else 'Mean: no answer'
-        recompressed = self.kinds.pop('recompressed', 0)
         counts = [f'{number} {kind}' for kind, number in self.kinds.most_common()]
-        again = f'; {recompressed} recompressed' if recompressed else ''
+        again = f'; {self.recompressed} recompressed' if self.recompressed else ''
         return f'{self.kinds.total()} images: {", ".join(counts)}{again}'
 
 

@@ -74,6 +74,11 @@ class Prediction:
         return self.lattice is not None and self.lattice.quality is not None
 
     @property
+    def confirms_header(self) -> bool:
+        """Whether the pixels prove the table of the header that came with them."""
+        return self.lattice is not None and self.lattice.from_header
+
+    @property
     def method(self) -> str:
         """What gave the answer: 'lattice', 'network', or 'none' where there is no answer."""
         if self.is_refined or self.nearest is not None:
@@ -176,6 +181,11 @@ class Predictor:
         if self.image_posterior is not None:
             return 'posterior'
         return 'median' if self.log_likelihood is None else 'likelihood'
+
+    @property
+    def name(self) -> str:
+        """The compression type's, or 'automatic'."""
+        return 'automatic' if self.automatic else self.type.name
 
     @property
     def runtime(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from classifier.batch import opened
 from classifier.conclusion import conclusion, contradicts, header_said, proof_said, span
 from classifier.errors import InputError
-from classifier.forensics.header import JpegHeader, read_header
+from classifier.forensics.header import JpegHeader, known_header
 from classifier.forensics.lattice import TableEstimate, estimate_table
 from classifier.forensics.recompression import Earlier, find_earlier
 from classifier.images import read_image
@@ -22,6 +22,7 @@ FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncerta
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
                   'turned', 'repeated')
+OF_A_LATTICE = 'grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated'
 # Where a header of at least this quality is confirmed and no earlier table of libjpeg's is found,
 # the network is asked, too: other encoders' tables leave traces that it sees.
 ASKED_FROM = 85
@@ -60,7 +61,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     predictor, new = (predictor, True) if predictor else opened(network)
     warnings, header = [], None
     try:
-        header = _header(path)
+        header = known_header(path)
         image = read_image(Path(path), max_pixels, warnings.append, header and header.colours)
         for _ in range(1 + new):
             began = time.perf_counter()
@@ -77,7 +78,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     earlier = None
     if header and header.luma_table:
         earlier = find_earlier(image, np.array(header.luma_table))
-        if (predictor.automatic and prediction.lattice.from_header and earlier.quality is None
+        if (predictor.automatic and prediction.confirms_header and earlier.quality is None
                 and header.quality >= ASKED_FROM):
             seen = predictor.ask_network(image)
             prediction = replace(seen, lattice=prediction.lattice, nearest=prediction.nearest,
@@ -91,14 +92,6 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     else:
         report.details = _details(row, prediction, header, earlier, table)
     return report
-
-
-def _header(path):
-    """The header; None for other files and for those that reading the pixels explains better."""
-    try:
-        return read_header(path)
-    except InputError:
-        return None
 
 
 def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str,
@@ -124,13 +117,10 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float,
             'chroma_quality', 'subsampling', 'colours', 'process', 'damage', 'encoder',
             'encoder_setting')))))
     if (lattice := prediction.lattice) is not None:
-        proved = prediction.method == 'lattice'
-        row |= zip(REFINED_FIELDS, (
-            prediction.network_quality, lattice.quality,
-            *(getattr(lattice, name) if proved else None for name in ('grid_dy', 'grid_dx')),
-            lattice.margin, lattice.evidence, lattice.blocks, lattice.subsampling,
-            lattice.chroma_quality, *(getattr(lattice, name) if proved else None for name in (
-                'exact_blocks', 'tested_blocks', 'turned', 'repeated'))))
+        row |= {'network_quality': prediction.network_quality, 'refined': lattice.quality,
+                **{name: getattr(lattice, name) for name in REFINED_FIELDS[2:]}}
+        if prediction.method != 'lattice':
+            row |= dict.fromkeys(OF_A_LATTICE)
     return row
 
 
@@ -151,8 +141,7 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
                      f'({earlier.grid_dy}, {earlier.grid_dx})')
         elif row['verdict'] == 'contradiction':
             seen = prediction.posterior
-            low, high = ((seen.low, seen.high)
-                         if prediction.lattice and prediction.lattice.from_header
+            low, high = ((seen.low, seen.high) if prediction.confirms_header
                          else (row['quality_low'], row['quality_high']))
             line += f'contradiction: its pixels look like quality {span(low, high)}'
         else:

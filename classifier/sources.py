@@ -5,7 +5,7 @@ from pathlib import Path
 from classifier.cli import warn
 from classifier.environment import cores
 from classifier.errors import InputError
-from classifier.forensics.header import read_header
+from classifier.forensics.header import known_header
 from classifier.images import MAX_JPEG_SIDE, MAX_PIXELS, read_image
 
 
@@ -58,10 +58,7 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
 
 def warn_of_jpeg(path: Path) -> None:
     """Warn about an image that is itself a JPEG of less than quality 95; no other is read."""
-    try:
-        header = read_header(path)
-    except Exception:  # Pillow's parsers raise what they stumble over
-        return  # reading its pixels will say why
+    header = known_header(path)
     if header and header.quality and header.quality < 95:
         warn(f'{path}: is itself a JPEG of quality {header.quality}; its patches would carry '
              'wrong labels, better leave it out')

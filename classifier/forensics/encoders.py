@@ -18,12 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.forensics.jpeg_markers import ZIGZAG
-from classifier.forensics.tables import (CHROMA, LUMA, MAX_STEP, MAX_WIDE_STEP, NEW_CHROMA,
+from classifier.forensics.tables import (CHROMA, LUMA, MAX_STEP, MAX_WIDE_STEP, NEW_CHROMA, TURNED,
                                          nearest_quality, qualities_of)
 
 UNKNOWN = 'unknown'
 NOT_ZIGZAG = 'steps not in zigzag order'
-_TURNED = np.arange(64).reshape(8, 8).T.ravel()  # transposed: of a table turned by 90 degrees
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def identify(tables: Tables) -> Encoder:
     for family in (_guetzli, _libjpeg, _mozjpeg, _md5, _jpegli, _ffmpeg, _sums):
         if known := family(tables):
             return known
-    turned, read_on = tables.mapped(_TURNED), tables.mapped(ZIGZAG)
+    turned, read_on = tables.mapped(TURNED), tables.mapped(ZIGZAG)
     for family in (_libjpeg, _mozjpeg, _md5):
         if known := family(turned):
             return known._replace(encoder=f'{known.encoder}, tables turned by 90 degrees')
@@ -152,7 +151,7 @@ def _sums(tables):
     if not tables.chroma or not tables.factors:
         return None
     sums = int(tables.luma.sum()), int(tables.chroma[0].sum())
-    for turn, order in (('', slice(None)), (', tables turned by 90 degrees', _TURNED)):
+    for turn, order in (('', slice(None)), (', tables turned by 90 degrees', TURNED)):
         value = gimp_hash([table[order] for table in (tables.luma, *tables.chroma)])
         if known := _by_sums().get((value, *sums, tables.factors[0][::-1 if turn else 1])):
             return known._replace(encoder=known.encoder + turn)

@@ -80,6 +80,14 @@ def read_header(path: str | PathLike) -> JpegHeader | None:
         raise InputError(f'{path}: {error.strerror or error}; replace it by a readable, whole file')
 
 
+def known_header(path: str | PathLike) -> JpegHeader | None:
+    """`read_header`; None also for a file that cannot be read, as reading its pixels will say."""
+    try:
+        return read_header(path)
+    except InputError:
+        return None
+
+
 def header_of(markers: Markers, colours: str | None = None) -> JpegHeader | None:
     """What the markers of a JPEG stream say.
 

@@ -68,8 +68,6 @@ SHIFTED_EVIDENCE = 70.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50);
 VALUE = 8.0               # nats that one level of one frequency may count, however many blocks
 FINE, FINE_EVIDENCE = 0.2, 80.0  # share of blocks that last tables finer than 96 leave unbroken, at
                                  # most; nats; smooth images compressed once reach 64 with those
-FINE, FINE_EVIDENCE = 0.2, 80.0  # share of blocks that last tables finer than 96 leave unbroken, at
-                                 # most; nats; smooth images compressed once reach 64 with those
 REST, TWO_EVIDENCE = 3.0, 20.0   # nats; gradients and waves compressed once reach 16 on two
 
 TOP = 1024                # largest |coefficient|

@@ -16,6 +16,7 @@ LUMA_TABLE = np.array([
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
     18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
     49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99])
+TURNED = np.arange(64).reshape(8, 8).T.ravel()  # order of the steps of a transposed table
 CHROMA_TABLE = np.full((8, 8), 99)
 CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 LUMA, CHROMA = (tuple(table.ravel().tolist()) for table in (LUMA_TABLE, CHROMA_TABLE))
@@ -114,7 +115,7 @@ def nearest_quality(table: np.ndarray, chroma: bool = False) -> tuple[int, float
 
 def turned_tables() -> np.ndarray:
     """The luma tables of `standard_tables`, transposed, as after a quarter-turn: (100, 64) int."""
-    return standard_tables().reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)
+    return standard_tables()[:, TURNED]
 
 
 @functools.lru_cache(maxsize=1)

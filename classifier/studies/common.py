@@ -11,7 +11,8 @@ from PIL import Image
 
 from classifier.batch import parallel_map
 from classifier.cli import Progress, named
-from classifier.images import read_image
+from classifier.images import compress, draw_chroma, from_pillow, read_image, to_pillow
+from classifier.posterior import LEVELS
 
 OUTCOMES = ('abstained', 'right', 'wrong')
 
@@ -80,9 +81,27 @@ def pillow_jpeg(image: np.ndarray, quality: int = -1, mode: str = 'RGB',
                 **options: Any) -> np.ndarray:
     """The image after Pillow's JPEG encoder, decoded; quality -1: as `qtables` are."""
     data = io.BytesIO()
-    Image.fromarray(image[:, :, ::-1]).convert(mode).save(data, 'JPEG', quality=quality, **options)
+    to_pillow(image).convert(mode).save(data, 'JPEG', quality=quality, **options)
     with Image.open(data) as coded:
-        return np.ascontiguousarray(np.asarray(coded.convert('RGB'))[:, :, ::-1])
+        return from_pillow(coded)
+
+
+def at_level(image: np.ndarray, level: int, chroma: str,
+             rng: np.random.Generator | None = None) -> np.ndarray:
+    """An image at a level of `posterior.py`: as it is, or after a JPEG of that quality.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels, never compressed, as the result is.
+    level : int
+        1..101.
+    chroma : str
+        As `images.draw_chroma` takes it.
+    rng : np.random.Generator, optional
+        Draws the subsampling, of 'mixed'.
+    """
+    return image if level == LEVELS else compress(image, level, draw_chroma(chroma, rng))
 
 
 def print_table(title: str, rows: dict[str, dict], line: str) -> None:

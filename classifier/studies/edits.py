@@ -6,16 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from classifier.edits import rounded
 from classifier.forensics.lattice import find_quality
 from classifier.images import compress
 from classifier.studies.common import every_photo, outcome, print_shares
 
 EDITED_QUALITIES = (30, 60, 90)   # of the compression before the edit
 SIDES = {'whole images': None, '64 px crops': 64}
-
-
-def _rounded(values):
-    return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
 def _resized(image, rng, scales, interpolations):
@@ -31,7 +28,7 @@ def _sharpened(image, rng):
 
 def _saturation(image, rng):
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    hsv[..., 1] = _rounded(hsv[..., 1] * rng.choice([0.5, 0.9, 1.1, 1.5]))
+    hsv[..., 1] = rounded(hsv[..., 1] * rng.choice([0.5, 0.9, 1.1, 1.5]))
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
 
 
@@ -61,7 +58,7 @@ EDITS = {  # from an image and a random generator to pixels that may have to be 
 def edit(name: str, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The image after one of the EDITS, uint8 as it is."""
     edited = EDITS[name](image, rng)
-    return edited if edited.dtype == np.uint8 else _rounded(edited)
+    return edited if edited.dtype == np.uint8 else rounded(edited)
 
 
 def _text(shape, rng):
@@ -96,7 +93,7 @@ def _gradient(shape, rng):
     y, x = np.mgrid[:shape[0], :shape[1]] - np.array(shape[:2])[:, None, None] / 2
     slope = rng.uniform(-0.3, 0.3, (2, 3))
     ramp = rng.uniform(40, 215, 3) + y[..., None] * slope[0] + x[..., None] * slope[1]
-    return _rounded(ramp)
+    return rounded(ramp)
 
 
 DRAWN = {'text': _text, 'windows': _windows, 'gradient': _gradient}

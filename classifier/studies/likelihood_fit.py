@@ -7,12 +7,12 @@ import numpy as np
 
 from classifier.checkpoints import LIKELIHOOD_FILE, refuse_shipped
 from classifier.files import check_writable, save_arrays
-from classifier.images import compress, draw_chroma
+from classifier.images import draw_chroma
 from classifier.likelihood import (
     CONFIDENCE_EDGES, augmented_patches, count_answers, fit_log_likelihood)
 from classifier.posterior import LEVELS
 from classifier.predictor import Predictor
-from classifier.studies.common import over_photos
+from classifier.studies.common import at_level, over_photos
 
 NEVER_PHASES = 8  # crops of an uncompressed image, each at a phase of its own
 
@@ -41,8 +41,7 @@ def network_outputs(predictor: Predictor, cases: Iterable[tuple[Path, int]],
 
     def patches(image, case):
         level, (dy, dx), drawn = case
-        coded = image if level == LEVELS else compress(image, level, drawn)
-        return augmented_patches(coded[dy:, dx:], predictor.type)
+        return augmented_patches(at_level(image, level, drawn)[dy:, dx:], predictor.type)
 
     for _, (level, *_), cut in over_photos(patches, pairs):
         yield level, predictor.run_network(cut)

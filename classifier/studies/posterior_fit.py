@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from classifier import edits
 from classifier.checkpoints import POSTERIOR_FILE, refuse_shipped
 from classifier.cli import Progress
+from classifier.edits import EVERY_KIND as KINDS, apply
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
 from classifier.files import check_writable, save_arrays
 from classifier.image_posterior import FEATURES, ImagePosterior, image_features
-from classifier.images import compress, draw_chroma
 from classifier.likelihood import augmented_patches
 from classifier.posterior import LEVELS, QUALITIES, summarize
 from classifier.predictor import Predictor
-from classifier.studies.common import over_photos
+from classifier.studies.common import at_level, over_photos
 
-KINDS = (edits.UNEDITED, *edits.KINDS, edits.SEVERAL)
 DRAWS = 30             # pictures made of each image, of any level and kind
 NEVER_SHARE = 0.15     # of them that are never compressed
 SMALL_SHARE, SMALL_SIDES = 0.3, (48, 400)  # of them that are cropped, to sides in px
@@ -54,7 +52,7 @@ def drawn_picture(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
         Index into KINDS.
     """
     level = LEVELS if rng.random() < NEVER_SHARE else int(rng.integers(1, LEVELS))
-    picture = image if level == LEVELS else compress(image, level, draw_chroma('mixed', rng))
+    picture = at_level(image, level, 'mixed', rng)
     height, width = picture.shape[:2]
     if rng.random() < SMALL_SHARE:
         height, width = (min(side, int(rng.integers(*SMALL_SIDES))) for side in (height, width))
@@ -63,7 +61,7 @@ def drawn_picture(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
     picture = picture[top:top + height, left:left + width][int(rng.integers(8)):,
                                                            int(rng.integers(8)):]
     kind = int(rng.integers(len(KINDS)))
-    changed = edits.apply(KINDS[kind], np.ascontiguousarray(picture), rng)
+    changed = apply(KINDS[kind], np.ascontiguousarray(picture), rng)
     return (picture, level, 0) if min(changed.shape[:2]) < 32 else (changed, level, kind)
 
 

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier import edits
 from classifier.cli import open_predictor
-from classifier.images import compress, draw_chroma
+from classifier.edits import EVERY_KIND as KINDS, apply
 from classifier.posterior import LEVELS, QUALITIES
-from classifier.studies.common import over_photos, print_table
+from classifier.studies.common import at_level, over_photos, print_table
 
-KINDS = (edits.UNEDITED, *edits.KINDS, edits.SEVERAL)
 SURE, OFF = 6, 8  # an interval no wider than this, and an error larger than this: sure and wrong
 TOLD = 90         # a never compressed image of a lower answer is told as a JPEG
 
@@ -62,9 +60,9 @@ def wild(args: argparse.Namespace, paths: list[Path]) -> dict:
     def changed(image, case):
         number, level, kind = case
         rng = np.random.default_rng((number, level, KINDS.index(kind)))
-        coded = image if level == LEVELS else compress(image, level, draw_chroma('mixed', rng))
+        coded = at_level(image, level, 'mixed', rng)
         dy, dx = rng.integers(0, 8, 2)
-        return edits.apply(kind, np.ascontiguousarray(coded[dy:, dx:]), rng)
+        return apply(kind, np.ascontiguousarray(coded[dy:, dx:]), rng)
 
     cases = [(path, (number, level, kind)) for number, path in enumerate(paths)
              for level, kind in product(levels, KINDS)]

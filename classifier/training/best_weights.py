@@ -146,8 +146,8 @@ def install(comp_type: CompType, source: Path) -> None:
     _recover(folder)
     network = load_network(comp_type, source)
     stored_threshold(comp_type, source)
-    fused = [LIKELIHOOD_FILE, POSTERIOR_FILE][stored_posterior(source) is not None]
     stored_likelihood(source)
+    fused = POSTERIOR_FILE if stored_posterior(source) else LIKELIHOOD_FILE
     names = [name for name in (*CHECKPOINT_FILES, 'checkpoint', VAL_LOSS_FILE, *COMPANION_FILES,
                                MODEL_FILE) if (source / name).is_file()]
     if MODEL_FILE in names:

@@ -11,7 +11,8 @@ import math
 
 import torch
 
-from classifier.edits import COMMON_SCALES, EDITED_SHARE, NUMBERS
+from classifier.edits import (BLUR_SIGMAS, BRIGHTNESS, COMMON_SCALES, CONTRASTS, EDITED_SHARE,
+                              GAMMAS, GRAY_WEIGHTS, NOISE, NUMBERS, SATURATIONS, SHARPENING)
 
 SCALES = 0.45, 2.5
 TRIANGLE, CATMULL_ROM, SHARP_CUBIC, LANCZOS, AREA, BOX = KERNELS = range(6)
@@ -145,7 +146,7 @@ class DeviceEdits:
         self.weights = put(list(_WEIGHTS.values()))
         self.numbers = put(list(NUMBERS.values())).cumsum(0)[:-1]
         self.scales = put(COMMON_SCALES)
-        self.gray = put([0.114, 0.587, 0.299])  # of blue, green and red
+        self.gray = put(GRAY_WEIGHTS)
         distances = torch.arange(self.rows) - torch.arange(side)[:, None] - _BLUR_REACH
         self.blur_distances = distances.float().masked_fill(
             distances.abs() > _BLUR_REACH, math.inf).to(device)  # those do not count
@@ -205,29 +206,29 @@ class DeviceEdits:
     def _filtered(self, x, chosen):
         """(n, side, side, 3): blurred by a Gaussian, or sharpened by what that takes away."""
         number, middle = len(x), slice(_BLUR_REACH, -_BLUR_REACH)
-        sigma = self._uniform(number, 0.4, 1.4)[:, None, None]
+        sigma = self._uniform(number, *BLUR_SIGMAS)[:, None, None]
         blur = torch.exp(-0.5 * (self.blur_distances / sigma) ** 2)
         blur = blur / blur.sum(2, keepdim=True)
         soft = _rounded(_along_columns(blur, _along_rows(blur, x)))
         inner = x[:, middle, middle]
-        amount = -self._uniform(number, 0.3, 1.5)
+        amount = -self._uniform(number, *SHARPENING)
         amount = amount.masked_fill(self._coin(number, 0.5), 1)
         changed = _rounded(inner + _of_patch(amount) * (soft - inner))
         return torch.where(_of_patch(chosen), changed, inner)
 
     def _recoloured(self, x, chosen):
         """Two of contrast, brightness, gamma, saturation and a change to gray."""
-        def drawn(which, lowest, highest, none):
-            values = self._uniform(number, lowest, highest)
+        def drawn(which, limits, none):
+            values = self._uniform(number, *limits)
             return _of_patch(values.masked_fill(~two[:, which], none))
 
         number = len(x)
         two = _first_ones(torch.rand((number, 5), device=self.device), 2)
-        y = (x - 128) * drawn(0, 0.7, 1.4, 1) + 128 + drawn(1, -25, 25, 0)
-        gamma = _of_patch(self._uniform(number, 0.6, 1.6))
+        y = (x - 128) * drawn(0, CONTRASTS, 1) + 128 + drawn(1, BRIGHTNESS, 0)
+        gamma = _of_patch(self._uniform(number, *GAMMAS))
         y = torch.where(_of_patch(two[:, 2]), 255 * (y.clamp(0, 255) / 255) ** gamma, y)
         gray = (y * self.gray).sum(3, keepdim=True)
-        y = gray + drawn(3, 0.3, 1.6, 1) * (y - gray)
+        y = gray + drawn(3, SATURATIONS, 1) * (y - gray)
         y = torch.where(_of_patch(two[:, 4]), gray, y)
         return torch.where(_of_patch(chosen), _rounded(y), x)
 
@@ -235,5 +236,5 @@ class DeviceEdits:
         number = len(x)
         noise = torch.randn(x.shape, device=self.device)
         noise = torch.where(_of_patch(self._coin(number, 0.7)), noise, noise[..., :1])
-        noise = noise * _of_patch(self._uniform(number, 0.5, 3.5))
+        noise = noise * _of_patch(self._uniform(number, *NOISE))
         return torch.where(_of_patch(chosen), _rounded(x + noise), x)
