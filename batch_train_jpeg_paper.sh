@@ -107,9 +107,9 @@ done
 python3 classifier/to_tflite.py --comp_type "$comp_type" --weights "$out/best" \
     --quantize int8 --out_path "$out/best"
 if [ "$comp_type" = jpeg_robust ]; then fit=posterior; else fit=likelihood; fi
-evaluate "$train_dir" --fit_$fit --limit 500 --out_path "$out/best"
+evaluate "$train_dir" --fit $fit --limit 500 --out_path "$out/best"
 set -- --qualities 5-95:10 --crop 0,0 --crop 3,5
-evaluate "$valid_dir" "$@" --find_threshold --out_path "$out/best"
+evaluate "$valid_dir" "$@" --fit threshold --out_path "$out/best"
 evaluate "$valid_dir" "$@" --out_path "$out"
 
 cat <<END

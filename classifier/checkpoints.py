@@ -97,13 +97,13 @@ def stored_likelihood(folder: str | os.PathLike, required: bool = False) -> np.n
         if found.shape != (LEVELS, len(CONFIDENCE_EDGES) + 1, 101) or not np.isfinite(found).all():
             raise ValueError
         return found
-    return _stored(Path(folder) / LIKELIHOOD_FILE, required, read, '--fit_likelihood')
+    return _stored(Path(folder) / LIKELIHOOD_FILE, required, read, '--fit likelihood')
 
 
 def stored_posterior(folder: str | os.PathLike, required: bool = False) -> ImagePosterior | None:
     """The `ImagePosterior` stored with these weights; parameters and errors as above."""
     return _stored(Path(folder) / POSTERIOR_FILE, required, ImagePosterior.from_arrays,
-                   '--fit_posterior')
+                   '--fit posterior')
 
 
 def _stored(path, required, read, option):

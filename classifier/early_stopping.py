@@ -16,7 +16,8 @@ from classifier.models import CompType
 from classifier.posterior import LEVELS, QUALITIES
 
 Prediction = TypeVar('Prediction')  # predictor.Prediction, of the file that imports this one
-MARGIN = 2  # decision margin that ends it, chosen on training photos (`evaluate_cls.py --stopping`)
+# Decision margin that ends it, chosen on training photos (`evaluate_cls.py --study stopping`).
+MARGIN = 2
 
 
 @lru_cache

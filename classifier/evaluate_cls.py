@@ -5,7 +5,8 @@
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
         --qualities 5-95:10 --crop 0,0 --crop 3,5
     python3 classifier/evaluate_cls.py --hdf5_val_path out/val.h5 --comp_type jpeg_paper
-    python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper --robustness
+    python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
+        --study robustness
 
 The first compresses every image at every quality and predicts it, on all cores or with --scheduler
 on a Dask cluster, and writes results.json and confusion_matrix.png; stopped and started again, it
@@ -13,11 +14,8 @@ continues where it was. The second is the published protocol: ten qualities, on 
 grid. The third looks at single patches. The last is one of several studies, which write
 results_<study>.json.
 
---find_threshold finds the confidence threshold of the lowest MAE. On training images,
---fit_likelihood counts how the patches answer at each quality, which is the better way to fuse
-them, and --fit_posterior fits what that of an image's patches says of its quality through an edit.
-They write threshold.txt, likelihood.npz and posterior.npz to --out_path; these belong beside the
-weights.
+--fit makes what turns the patches' answers into one for the image, and writes it to --out_path; it
+belongs beside the weights.
 """
 import argparse
 import importlib
@@ -27,6 +25,7 @@ import os
 import platform
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,14 +43,14 @@ from classifier.patches import PatchFile
 from classifier.predictor import AUTOMATIC, Predictor
 from classifier.run_rows import RunRows
 from classifier.sources import usable_images, warn_of_jpeg
-from classifier.studies import STUDIES
+from classifier.studies import FITS, STUDIES
 from classifier.studies.metrics import by_decade, confusion_figure, describe, error_metrics
 
 import cv2  # after classifier, which says what to type where it is missing
 import numpy as np
 import PIL
 
-THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --find_threshold tries
+THRESHOLDS = np.arange(80, 99.1, 0.5)  # that --fit threshold tries
 CASES = 20                             # compressed images of a photo that one core makes at once
 STUDY_SIDE = 256                       # px that an image of a study has at least
 PACKAGES = {'litert': 'ai_edge_litert', 'tensorflow': 'tensorflow'}  # of the runtimes
@@ -77,10 +76,17 @@ def crop(text: str) -> tuple[int, int]:
     return dy, dx
 
 
+def lines(studies: dict) -> list[str]:
+    """A line of help for each of {name: Study}, wrapped."""
+    return [textwrap.fill(f'  {name:14} {study.line}', 100, subsequent_indent=17 * ' ')
+            for name, study in studies.items()]
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='\n'.join(['studies:', *lines(STUDIES), '', 'fits:', *lines(FITS)]))
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--in_path', metavar='DIR', help='folder of images never compressed before')
     source.add_argument('--hdf5_val_path', metavar='FILE', help='patches made by gen_data.py')
@@ -96,37 +102,38 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--refine', action='store_true',
                         help='let the quantization lattice answer where there is one')
     other = parser.add_mutually_exclusive_group()
-    for name, study in STUDIES.items():
-        other.add_argument(f'--{name}', dest='study', action='store_const', const=name,
-                           help=study.__doc__.partition('\n')[0])
-    parser.add_argument('--calibrate_on', metavar='DIR', help='with --analysis: also calibrate the '
-                        'answers, by a monotone map fitted on these photos')
-    parser.add_argument('--baseline', metavar='DIR', help='with --compare: weights of MobileNetV2 '
-                        '(default: the shipped)')
-    parser.add_argument('--find_threshold', action='store_true',
-                        help='find the best threshold for these images and write it to --out_path')
+    other.add_argument('--study', choices=STUDIES, metavar='NAME',
+                       help='one of the studies below, in place of the plain evaluation')
+    other.add_argument('--fit', choices=FITS, metavar='NAME',
+                       help='one of the fits below')
+    parser.add_argument('--calibrate_on', metavar='DIR', help='with --study analysis: also '
+                        'calibrate the answers, by a monotone map fitted on these photos')
+    parser.add_argument('--baseline', metavar='DIR', help='with --study compare: weights of '
+                        'MobileNetV2 (default: the shipped)')
     add_scheduler_option(parser)
     args = parser.parse_args(argv)
-    patches, study = args.hdf5_val_path, args.study
+    patches, name = args.hdf5_val_path, args.study or args.fit
+    work = STUDIES.get(args.study) or FITS.get(args.fit)
+    args.work = work if work and work.module else None
+    args.find_threshold = args.fit == 'threshold'
     for wrong, rule in (
-            (args.scheduler and (patches or study),
-             '--scheduler goes with --in_path, without a study'),
-            (args.find_threshold and (patches or args.refine or args.fusion
-                                      or args.threshold is not None),
-             '--find_threshold goes with --in_path, without --threshold, --fusion and --refine'),
-            ((args.refine or study) and patches,
-             f'--refine and --{", --".join(STUDIES)} go with --in_path'),
-            (args.comp_type is None and (patches or study not in (None, 'wild')
-                                         or args.find_threshold),
-             'name a --comp_type, which only the evaluation of images and --wild can do without'),
-            (args.calibrate_on and study != 'analysis', '--calibrate_on goes with --analysis'),
-            (args.baseline and study != 'compare', '--baseline goes with --compare'),
-            (study and (args.refine or args.find_threshold),
-             '--refine and --find_threshold do not go with a study')):
+            (name and patches, f'{name} goes with --in_path'),
+            (args.scheduler and (patches or args.work),
+             '--scheduler goes with --in_path, without a study and with no fit but threshold'),
+            (args.refine and (patches or name), '--refine goes with --in_path, without --study '
+             'and --fit'),
+            (args.fit and (args.fusion or args.threshold is not None),
+             '--fit does not go with --fusion and --threshold'),
+            (args.comp_type is None and (work.needs_type if work else patches),
+             f'name a --comp_type: {name or "--hdf5_val_path"} needs one'),
+            (args.calibrate_on and args.study != 'analysis',
+             '--calibrate_on goes with --study analysis'),
+            (args.baseline and args.study != 'compare', '--baseline goes with --study compare')):
         if wrong:
             parser.error(rule)
     args.crop = args.crop or [(0, 0)]
-    args.results = args.out_path / (f'results_{study}.json' if study else 'results.json')
+    stem = 'results' if not args.work else f'results_{args.study or "fit_" + args.fit}'
+    args.results = args.out_path / f'{stem}.json'
     args.command = shlex.join(['evaluate_cls.py', *(sys.argv[1:] if argv is None else argv)])
     return args
 
@@ -135,7 +142,7 @@ def fill_rows(args: argparse.Namespace, rows: RunRows, network: tuple) -> int:
     """Evaluate the images that have no row yet; how many had to be left out.
 
     An image's row has [quality, confident patches, is it the lattice's] for each crop, quality
-    and, with --find_threshold, threshold.
+    and, with --fit threshold, threshold.
     """
     cases = [(c, q) for c in args.crop for q in args.qualities]
     chunks = [cases[i:i + CASES] for i in range(0, len(cases), CASES)]
@@ -312,16 +319,17 @@ def write_results(args: argparse.Namespace, made: dict, results: dict,
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type or AUTOMATIC)
-    if args.find_threshold or args.study in ('fit_likelihood', 'fit_posterior'):
+    if args.fit:
         refuse_shipped(args.out_path)
-    check_writable(args.results, None if args.study else args.out_path / 'confusion_matrix.png',
+    check_writable(args.results, None if args.work else args.out_path / 'confusion_matrix.png',
                    args.out_path / THRESHOLD_FILE if args.find_threshold else None)
-    if args.study:
+    if args.work:
         listed = list_images(args.in_path, args.recursive)[:args.limit]
         paths = usable_images(listed, STUDY_SIDE)
-        found = STUDIES[args.study](args, paths)
+        found = args.work.open()(args, paths)
         weights = weights_digest(args.weights or best_folder(comp_type)) or ''
-        write_results(args, {'comp_type': comp_type.name, 'weights': weights[:16]}, found)
+        made = {'comp_type': args.comp_type or 'automatic', 'weights': weights[:16]}
+        write_results(args, made, found)
         return 2 if len(paths) < len(listed) else 0
     if args.find_threshold:
         args.fusion = 'median'  # whatever likelihood there is

@@ -4,7 +4,7 @@ What an edit does to the answers of an image's patches, it does to all of them a
 together, by an amount that depends on the picture and on the edit's strength. A product of the
 patches' likelihoods takes that for certainty. So here a training image counts once: the histogram
 of its patches' answers goes through two small dense layers, which were fitted on images of known
-level, edited in known ways (`evaluate_cls.py --fit_posterior`), to the probabilities of the 101
+level, edited in known ways (`evaluate_cls.py --fit posterior`), to the probabilities of the 101
 levels of `posterior.py`, and to those of the kinds of edit.
 """
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Beyond the paper's median: the quality of an image from the likelihood of all its patches.
 
 On training images it was counted what patches answer at each true quality, and where there was no
-compression (`evaluate_cls.py --fit_likelihood`). An image's posterior over the 101 levels of
+compression (`evaluate_cls.py --fit likelihood`). An image's posterior over the 101 levels of
 `posterior.py` follows from the answers of all its patches. It holds for images like those counted:
 decoded and not changed since.
 

@@ -16,7 +16,7 @@ then differ a little; a likelihood fitted to that very model may make up for som
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 --out_path out
     python3 classifier/evaluate_cls.py --in_path DIV2K_train_HR --comp_type jpeg_paper \\
-        --weights out --fit_likelihood --limit 200 --out_path out
+        --weights out --fit likelihood --limit 200 --out_path out
 
 Weights just trained get the model file that predict_cls.py and evaluate_cls.py then use with
 

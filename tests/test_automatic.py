@@ -337,8 +337,9 @@ def test_images_can_be_evaluated_automatically(photo_folder, tmp_path, capsys):
     assert 'automatic, posterior, cropped by (0, 0)' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('option', ['--robustness', '--stopping', '--find_threshold'])
+@pytest.mark.parametrize('option', [
+    ['--study', 'robustness'], ['--study', 'stopping'], ['--fit', 'threshold']])
 def test_what_needs_a_type_says_so(option, capsys):
     with pytest.raises(SystemExit, match='2'):
-        evaluate_cls.main(['--in_path', 'a', option])
+        evaluate_cls.main(['--in_path', 'a', *option])
     assert 'name a --comp_type' in capsys.readouterr().err

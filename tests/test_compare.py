@@ -34,9 +34,9 @@ def run(photo_folder, out, *more):
 
 
 def compare(folder, out, *more):
-    return evaluate_cls.main(['--in_path', str(folder), '--comp_type', 'jpeg_paper', '--compare',
-                              '--qualities', '20,60', '--limit', '2', '--out_path', str(out),
-                              *more])
+    return evaluate_cls.main(['--in_path', str(folder), '--comp_type', 'jpeg_paper', '--study',
+                              'compare', '--qualities', '20,60', '--limit', '2', '--out_path',
+                              str(out), *more])
 
 
 # ---------------------------------------------------------------- crops

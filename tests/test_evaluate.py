@@ -14,6 +14,7 @@ from classifier import evaluate_cls, images
 from classifier.checkpoints import best_folder, load_network, stored_threshold
 from classifier.patches import PatchFile
 from classifier.predictor import Predictor
+from classifier.studies import FITS
 from classifier.studies.metrics import error_metrics
 from conftest import CLASSIFIER, PRISTINE, TINY, TINY_WEIGHTS
 
@@ -75,7 +76,7 @@ def test_an_evaluation_says_what_made_it_and_what_it_answered(photo_folder, tmp_
 def test_a_study_has_results_of_its_own(photo_folder, tmp_path, tiny_type, capsys):
     (tmp_path / 'results.json').write_text('mine')
     assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--out_path',
-                              str(tmp_path), '--small', '--qualities', '50', '--limit', '1']) == 0
+                              str(tmp_path), '--study', 'small', '--limit', '1']) == 0
     assert (tmp_path / 'results.json').read_text() == 'mine'
     results = json.loads((tmp_path / 'results_small.json').read_text())
     assert results['made_with']['comp_type'] == 'tiny' and results['made_with']['weights']
@@ -157,7 +158,7 @@ def test_an_image_that_cannot_be_used_is_left_out_and_named(
 
 
 def test_the_threshold_of_the_lowest_error_is_stored(photo_folder, tmp_path):
-    assert evaluate(photo_folder, tmp_path, PAPER, '--find_threshold') == 0
+    assert evaluate(photo_folder, tmp_path, PAPER, '--fit', 'threshold') == 0
     results = json.loads((tmp_path / 'results.json').read_text())
     curve = results['mae_by_threshold']
     assert len(curve) == 39 and curve[f'{results["threshold"]:g}'] == min(curve.values())
@@ -168,7 +169,7 @@ def test_the_threshold_of_the_lowest_error_is_stored(photo_folder, tmp_path):
 def test_no_threshold_is_stored_at_which_most_images_have_no_reliable_patch(
         photo_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate_cls, 'THRESHOLDS', np.array([99.9, 100.0]))
-    assert evaluate(photo_folder, tmp_path, PAPER, '--find_threshold') == 2
+    assert evaluate(photo_folder, tmp_path, PAPER, '--fit', 'threshold') == 2
     printed = capsys.readouterr()
     assert printed.out.count('no reliable patch in 100 % of the images') == 2
     error, = [line for line in printed.err.splitlines() if 'error: ' in line]
@@ -185,11 +186,11 @@ def test_the_lowest_error_counts_only_where_patches_are_reliable(monkeypatch, tm
     assert results['mae_by_threshold'] == {'80': 3.0, '90': 2.0, '95': 0.0}
 
 
-@pytest.mark.parametrize('option', ['--find_threshold', '--fit_likelihood', '--fit_posterior'])
-def test_the_shipped_weights_are_not_touched(photo_folder, capsys, option):
+@pytest.mark.parametrize('fit', FITS)
+def test_the_shipped_weights_are_not_touched(photo_folder, capsys, fit):
     folder = CLASSIFIER / 'save' / 'jpeg_paper' / 'best'
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert evaluate(photo_folder, folder, PAPER, option) == 2
+    assert evaluate(photo_folder, folder, PAPER, '--fit', fit) == 2
     error, = capsys.readouterr().err.splitlines()
     assert 'holds the shipped weights' in error
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -215,7 +216,7 @@ def test_a_fitted_likelihood_is_stored_with_the_weights_and_used(
     (weights / 'likelihood.npz').write_bytes(b'damaged')
     where = ['--in_path', str(photo_folder), '--comp_type', 'tiny', '--weights', str(weights),
              '--out_path', str(weights)]
-    assert evaluate_cls.main([*where, '--fit_likelihood', '--limit', '1']) == 0
+    assert evaluate_cls.main([*where, '--fit', 'likelihood', '--limit', '1']) == 0
     assert ('27648 patches of 1 photos, each at 100 qualities and as it is'
             in capsys.readouterr().out)
     assert Predictor('tiny', weights).log_likelihood is not None

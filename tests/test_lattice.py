@@ -195,7 +195,7 @@ def test_a_standard_table_is_called_standard(photo):
 
 def study(photo_folder, out, name):
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
-                              f'--{name}', '--limit', '1', '--out_path', str(out)]) == 0
+                              '--study', name, '--limit', '1', '--out_path', str(out)]) == 0
     return json.loads((out / f'results_{name}.json').read_text())
 
 

@@ -209,7 +209,7 @@ def test_a_damaged_file_of_it_is_refused_by_name(random_layers, tmp_path, damage
         ImagePosterior.from_arrays(arrays)
     np.savez(tmp_path / checkpoints.POSTERIOR_FILE, **arrays)
     with pytest.raises(InputError, match='posterior.npz: missing or damaged; make it with '
-                       'evaluate_cls.py --fit_posterior'):
+                       'evaluate_cls.py --fit posterior'):
         stored_posterior(tmp_path)
 
 

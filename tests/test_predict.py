@@ -227,7 +227,7 @@ def test_a_threshold_out_of_range_is_a_usage_error(capsys):
 def test_a_likelihood_that_is_not_there_is_a_clear_error(tiny_type, capsys):
     assert predict_cls.main(['--in_path', str(PRISTINE[0]), *tiny_type,
                              '--fusion', 'likelihood']) == 2
-    assert '--fit_likelihood' in capsys.readouterr().err
+    assert '--fit likelihood' in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- --map

@@ -127,7 +127,7 @@ def test_the_table_of_detection_rates(photo_folder, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(study, 'LAST_QUALITIES', (80, 95))
     monkeypatch.setattr(study, 'SINGLE_QUALITIES', range(70, 72))
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
-                              '--recompression', '--out_path', str(tmp_path)]) == 0
+                              '--study', 'recompression', '--out_path', str(tmp_path)]) == 0
     results = json.loads((tmp_path / 'results_recompression.json').read_text())
     assert list(results['aligned']) == ['50,80', '50,95', '90,95']
     assert results['aligned']['50,95'] == 1 and results['false_alarms'] == 0
@@ -140,7 +140,7 @@ def test_images_that_cannot_be_used_are_left_out_and_named(photo, tmp_path, monk
     monkeypatch.setattr(study, 'SINGLE_QUALITIES', range(50, 51))
     (tmp_path / 'a.png').write_text('text')
     cv2.imwrite(str(tmp_path / 'b.png'), photo[:1, :1])
-    command = ['--in_path', str(tmp_path), '--comp_type', 'jpeg_paper', '--recompression',
+    command = ['--in_path', str(tmp_path), '--comp_type', 'jpeg_paper', '--study', 'recompression',
                '--out_path', str(tmp_path)]
     assert evaluate_cls.main(command) == 2
     assert 'none of the images can be used' in capsys.readouterr().err

@@ -15,7 +15,7 @@ from classifier import evaluate_cls
 from classifier.environment import cores
 from classifier.errors import InputError
 from classifier.predictor import Predictor
-from classifier.studies import STUDIES, posterior_fit
+from classifier.studies import FITS, STUDIES, posterior_fit
 from classifier.studies.analysis import binned, most_confident, weighted_median
 from classifier.studies.common import every_photo, over_photos, pillow_jpeg
 from classifier.studies.robustness import CODERS, centre
@@ -26,8 +26,8 @@ from conftest import CLASSIFIER, PRISTINE, REPOSITORY
 
 def study(name, photo_folder, tmp_path, tiny_type, *more):
     """The study's results on one photo at two qualities."""
-    assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, f'--{name}', '--limit',
-                              '1', '--qualities', '20,80', '--out_path', str(tmp_path), *more]) == 0
+    assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--study', name,
+                              '--limit', '1', '--qualities', '20,80', '--out_path', str(tmp_path), *more]) == 0
     return json.loads((tmp_path / f'results_{name}.json').read_text())
 
 
@@ -69,11 +69,14 @@ def test_a_photo_of_which_nothing_can_be_told_stops_no_study(tmp_path, name):
         assert found['mae_by_phase'] == {}
 
 
-@pytest.mark.parametrize('option', ['--refine', '--find_threshold'])
-def test_options_that_a_study_would_ignore_are_a_usage_error(capsys, option):
+@pytest.mark.parametrize('option, rule', [
+    (['--refine'], '--refine goes with --in_path, without --study and --fit'),
+    (['--fit', 'threshold'], '--fit: not allowed with argument --study')])
+def test_options_that_a_study_would_ignore_are_a_usage_error(capsys, option, rule):
     with pytest.raises(SystemExit, match='2'):
-        evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--robustness', option])
-    assert '--refine and --find_threshold do not go with a study' in capsys.readouterr().err
+        evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--study',
+                           'robustness', *option])
+    assert rule in capsys.readouterr().err
 
 
 def test_a_centre_lies_on_the_block_grid():
@@ -109,7 +112,7 @@ def test_a_monotone_calibration_is_fitted_on_other_photos(photo_folder, tmp_path
 def test_calibration_goes_with_the_analysis(capsys):
     with pytest.raises(SystemExit, match='2'):
         evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--calibrate_on', 'b'])
-    assert '--calibrate_on goes with --analysis' in capsys.readouterr().err
+    assert '--calibrate_on goes with --study analysis' in capsys.readouterr().err
 
 
 def test_the_fusion_rules_on_patches_known_by_hand():
@@ -127,7 +130,7 @@ def test_means_in_equally_full_bins():
 
 def test_a_higher_decision_margin_takes_more_patches(photo_folder, tmp_path, capsys):
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
-                              '--limit', '1', '--qualities', '5,20,60', '--stopping',
+                              '--limit', '1', '--qualities', '5,20,60', '--study', 'stopping',
                               '--out_path', str(tmp_path)]) == 0
     assert 'stopped at 1.75' in capsys.readouterr().out
     results = json.loads((tmp_path / 'results_stopping.json').read_text())
@@ -172,14 +175,31 @@ def test_without_edits_the_study_s_answers_are_those_of_a_compressed_photo(
 
 # ---------------------------------------------------------------- what they share
 
-def test_the_help_of_every_study_needs_no_heavy_library():
-    script = ('import sys\nfrom classifier.studies import STUDIES\n'
-              'print(*STUDIES, *(m for m in ("tensorflow", "torch", "sklearn", "matplotlib") '
+def test_every_study_and_fit_opens_without_a_heavy_library():
+    script = ('import sys\nfrom classifier.studies import FITS, STUDIES\n'
+              'names = [name for name, study in (STUDIES | FITS).items() '
+              'if study.module is None or callable(study.open())]\n'
+              'print(*names, *(m for m in ("tensorflow", "torch", "sklearn", "matplotlib") '
               'if m in sys.modules))')
     done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, text=True,
                           capture_output=True, check=True)
-    assert done.stdout.split() == list(STUDIES) and len(STUDIES) == 12
-    assert all(study.__doc__.partition('\n')[0] for study in STUDIES.values())
+    assert done.stdout.split() == [*STUDIES, *FITS]
+
+
+def test_help_has_a_line_for_each_study_and_fit(capsys):
+    with pytest.raises(SystemExit, match='0'):
+        evaluate_cls.main(['--help'])
+    text = capsys.readouterr().out
+    for name, study in (STUDIES | FITS).items():
+        assert re.search(rf'^  {name} +{re.escape(study.line[:40])}', text, re.MULTILINE)
+
+
+def test_a_fit_refuses_the_rules_it_would_not_use(capsys):
+    for option in (['--fusion', 'median'], ['--threshold', '90'], ['--refine']):
+        with pytest.raises(SystemExit, match='2'):
+            evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', '--fit',
+                               'likelihood', *option])
+        assert '--fit' in capsys.readouterr().err
 
 
 def test_photos_are_worked_on_by_all_cores_in_order(monkeypatch):
@@ -212,10 +232,10 @@ def test_no_study_has_a_number_of_threads_of_its_own():
         assert 'ThreadPoolExecutor(2)' not in path.read_text(), path
 
 
-# ---------------------------------------------------------------- --fit_likelihood
+# ---------------------------------------------------------------- --fit likelihood
 
 def fit(photo_folder, out, *more):
-    return evaluate_cls.main(['--in_path', str(photo_folder), '--fit_likelihood', '--limit', '1',
+    return evaluate_cls.main(['--in_path', str(photo_folder), '--fit', 'likelihood', '--limit', '1',
                               '--out_path', str(out), *more])
 
 
@@ -243,7 +263,7 @@ def test_a_likelihood_never_replaces_the_shipped_one(photo_folder, capsys):
     assert (folder / 'likelihood.npz').read_bytes() == before
 
 
-# ---------------------------------------------------------------- --fit_posterior
+# ---------------------------------------------------------------- --fit posterior
 
 @pytest.fixture
 def six_photos(tmp_path):
@@ -264,7 +284,7 @@ def test_a_fitted_posterior_is_stored_and_used(six_photos, tmp_path, tiny_type, 
     shutil.copytree(tiny_type[3], weights)
     where = ['--in_path', str(six_photos), '--comp_type', 'tiny', '--weights', str(weights),
              '--out_path', str(weights)]
-    assert evaluate_cls.main([*where, '--fit_posterior']) == 0
+    assert evaluate_cls.main([*where, '--fit', 'posterior']) == 0
     assert '30 pictures of 6 images; ' in capsys.readouterr().out
     results = json.loads((weights / 'results_fit_posterior.json').read_text())
     assert results['pictures'] == 30 and 0.7 <= results['temperature'] <= 4.01
@@ -284,7 +304,7 @@ def test_a_fitted_posterior_is_stored_and_used(six_photos, tmp_path, tiny_type, 
 
 
 def test_too_few_images_to_fit_on_are_named(photo_folder, tmp_path, tiny_type, capsys):
-    assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--fit_posterior',
+    assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--fit', 'posterior',
                               '--out_path', str(tmp_path / 'out')]) == 2
     error, = capsys.readouterr().err.splitlines()
     assert error.endswith(f'{photo_folder}: at least 5 images are needed')

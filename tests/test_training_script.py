@@ -88,9 +88,9 @@ def test_training_script_completes_and_evaluates_the_weights_it_trained(script):
         assert options(command)['--out_path'] == best
     assert options(evaluation)['--out_path'] == str(script.out)
     assert options(to_tflite)['--quantize'] == 'int8'
-    assert '--fit_likelihood' in likelihood and options(likelihood)['--limit'] == '500'
+    assert options(likelihood)['--fit'] == 'likelihood' and options(likelihood)['--limit'] == '500'
     assert options(likelihood)['--in_path'].endswith('/train photos')
-    assert '--find_threshold' in threshold and '--find_threshold' not in evaluation
+    assert options(threshold)['--fit'] == 'threshold' and '--fit' not in evaluation
     for command in (threshold, evaluation):
         assert options(command)['--in_path'].endswith('/valid photos')
         assert options(command)['--qualities'] == '5-95:10'
@@ -107,8 +107,8 @@ def test_training_script_stops_at_the_first_failure_and_goes_on_there(script):
         'val.h5', 'train_1.h5', None, 'train_2.h5']
     result, commands = script(FAIL='train.py')
     assert result.returncode == 3 and len(commands) == 2 and '--resume' in commands[1]
-    result, commands = script(FAIL='--find_threshold')
-    assert result.returncode == 3 and '--find_threshold' in commands[-1]
+    result, commands = script(FAIL='--fit threshold')
+    assert result.returncode == 3 and options(commands[-1])['--fit'] == 'threshold'
     result, commands = script()
     assert result.returncode == 0 and len(commands) == 4  # nothing is trained twice
 

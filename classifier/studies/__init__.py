@@ -1,14 +1,51 @@
-"""What evaluate_cls.py measures beside the plain evaluation: each study an option of its own.
+"""What evaluate_cls.py measures with --study, and fits with --fit: one line for each.
 
-A study takes the script's parsed arguments and the paths of photos that can be read and have
-256 px on each side, prints what people want to see, and returns a dict for its JSON file. The
-first line of its docstring is the option's help.
+Such a function takes the script's parsed arguments and the paths of photos that can be read and
+have 256 px on each side, prints what people want to see, and returns a dict for its JSON file.
 """
-from classifier.studies import (analysis, compare, edits, lattice, likelihood_fit, posterior_fit,
-                                recompression, robustness, stopping, wild)
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
 
-STUDIES = {study.__name__: study for study in (
-    robustness.robustness, wild.wild, analysis.analysis, compare.compare,
-    likelihood_fit.fit_likelihood, posterior_fit.fit_posterior, stopping.stopping,
-    recompression.recompression, edits.edited, lattice.small, lattice.tables,
-    lattice.subsampling)}
+
+class Study(NamedTuple):
+    """A study or a fit: its line in --help, and the function, of a module beside this file."""
+    line: str
+    module: str | None = None  # None: evaluate_cls.py does it itself
+    function: str | None = None
+    needs_type: bool = True  # False: --comp_type may be left out
+
+    def open(self) -> Callable:
+        """The function; its module is imported now, for some take long."""
+        return getattr(importlib.import_module(f'classifier.studies.{self.module}'), self.function)
+
+
+STUDIES = {
+    'robustness': Study('errors with other coders, small, gray and twice compressed images, and '
+                        'at every phase of the block grid', 'robustness', 'robustness'),
+    'wild': Study('errors and intervals on edited and on never compressed images', 'wild', 'wild',
+                  False),
+    'analysis': Study('what limits accuracy: fusion rule, quality, texture, confidence, number of '
+                      'patches, photo size', 'analysis', 'analysis'),
+    'compare': Study('MobileNetV2, a JPEG-specific estimator and Q1Net side by side', 'compare',
+                     'compare'),
+    'stopping': Study('patches and errors of early stopping at several decision margins',
+                      'stopping', 'stopping'),
+    'recompression': Study('how often an earlier, coarser compression is found', 'recompression',
+                           'recompression', False),
+    'edited': Study('how often the lattice abstains on edited and on never compressed images',
+                    'edits', 'edited', False),
+    'small': Study('how often the lattice is exact on small crops', 'lattice', 'small', False),
+    'tables': Study("how well other encoders' luma tables are read from pixels", 'lattice',
+                    'tables', False),
+    'subsampling': Study('how often chroma subsampling and the chroma table are found', 'lattice',
+                         'subsampling', False)}
+
+# What is fitted and stored in --out_path, to be beside the weights; on training photos.
+FITS = {
+    'likelihood': Study('how patches answer at each quality: likelihood.npz', 'likelihood_fit',
+                        'fit_likelihood'),
+    'posterior': Study("what an image's answers say of its quality, through an edit: posterior.npz",
+                       'posterior_fit', 'fit_posterior'),
+    'threshold': Study("the confidence at which the paper's rule has its lowest MAE: "
+                       'threshold.txt')}

@@ -6,8 +6,8 @@ It sees 384,000 crops of 48x48, 0.88 gigapixels, from random weights, and keeps 
 in out_path/best. The photos stay in memory (3 bytes a pixel); crops are compressed as they are
 drawn. Ctrl-C, or a file `stop_training` in the out_path, stops it cleanly; `--resume` continues.
 
-`evaluate_cls.py --compare` compares it with Q1Net. Network: Sandler et al., "MobileNetV2: Inverted
-Residuals and Linear Bottlenecks", CVPR 2018.
+`evaluate_cls.py --study compare` compares it with Q1Net. Network: Sandler et al., "MobileNetV2:
+Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 """
 import argparse
 import functools
