@@ -4,15 +4,23 @@
 """
 import importlib
 import importlib.util
+import signal
 import sys
 from pathlib import Path
+
+__version__ = '1.0.0'
+
+_IS_SCRIPT = sys.argv[:1] == ['-m'] or (
+    Path(*sys.argv[:1]).resolve().parent == Path(__file__).resolve().parent)
+if _IS_SCRIPT and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback, until cli.command takes over
 
 _MISSING = [name for name in ('numpy', 'cv2', 'PIL', 'h5py', 'tqdm', 'flatbuffers')
             if importlib.util.find_spec(name) is None]
 if _MISSING:
     _MESSAGE = (f'{", ".join(_MISSING)} not installed for {sys.executable}; '
                 "in the repository's folder, type: . ./env.sh")
-    if sys.argv[0] == '-m' or Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:
+    if _IS_SCRIPT:
         print(f'error: {_MESSAGE}', file=sys.stderr)
         sys.exit(2)
     raise ModuleNotFoundError(_MESSAGE)

@@ -4,12 +4,16 @@ import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from classifier import __version__
 from classifier.environment import STDERR
 from classifier.errors import InputError
 from classifier.models import COMP_TYPES
@@ -35,6 +39,9 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             if hasattr(stream, 'reconfigure'):  # not a StringIO's or a notebook's
                 stream.reconfigure(errors='backslashreplace')
         try:
+            if (signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+                    and threading.current_thread() is threading.main_thread()):
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             status = main(argv) or 0
             sys.stdout.flush()
             return status
@@ -70,9 +77,13 @@ def printable(text: object) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on stderr, whatever file names are in it."""
+    """One line on stderr, whatever file names are in it; a progress bar makes way for it."""
     with STDERR:
-        print(printable(message), file=sys.stderr)
+        if Progress.drawn:
+            Progress.drawn.clear()
+        print(printable(message), file=sys.stderr, flush=True)
+        if Progress.drawn:
+            Progress.drawn.refresh()
 
 
 def warn(message: str) -> None:
@@ -110,6 +121,32 @@ def number(lowest: float, highest: float) -> Callable[[str], float]:
         return value
     parse.__name__ = f'number in {lowest}..{highest}'
     return parse
+
+
+EXIT_STATUSES = """exit status:
+  0    done
+  2    something cannot be used; a line on stderr names it and says what to do
+  130  stopped by Ctrl-C
+  141  the program that reads the output has ended"""
+
+
+def script_parser(description: str, *more: str, **kwargs: Any) -> argparse.ArgumentParser:
+    """The parser of a script: --version, and the exit statuses at the end of its --help.
+
+    Parameters
+    ----------
+    description : str
+        The script's docstring.
+    *more : str
+        Texts for the end of --help, in front of the exit statuses.
+    **kwargs
+        As `argparse.ArgumentParser` takes them.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, epilog='\n\n'.join([*more, EXIT_STATUSES]),
+        formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
+    return parser
 
 
 def add_network_options(parser: argparse.ArgumentParser, prediction: bool = False) -> None:
@@ -155,8 +192,11 @@ class Progress:
         with Progress(total, 'images') as progress:
             for ...:
                 progress.update(done, 'loss 3.2')
+
+    Of what takes less than a second there is no plain line.
     """
-    LINE_EVERY = 15.0  # seconds between plain lines
+    FIRST_LINE, LINE_EVERY = 1.0, 15.0  # seconds until the first plain line, and between others
+    drawn = None  # the bar that is on the terminal
 
     def __init__(self, total: int, unit: str, start: int = 0):
         from tqdm import tqdm
@@ -165,7 +205,9 @@ class Progress:
         self.bar = tqdm(total=total, initial=start, unit=f' {unit}', file=sys.stderr, leave=True,
                         disable=None, dynamic_ncols=True)
         self.format, self.begun, self.start = tqdm.format_interval, self.shown, start
-        self.total, self.unit = total, unit
+        self.total, self.unit, self.done, self.note, self.lines = total, unit, start, '', 0
+        self.timer = threading.Timer(self.FIRST_LINE, self._line)
+        self.timer.daemon = True
 
     def update(self, done: int, note: str = '') -> None:
         """Say that so many are done, and how it goes."""
@@ -174,19 +216,32 @@ class Progress:
                 self.bar.set_postfix_str(printable(note), refresh=False)
                 self.bar.update(done - self.bar.n)
             return
-        now = time.monotonic()
-        last = done >= self.total
-        if now - self.shown < self.LINE_EVERY and not last:
-            return
-        self.shown = now
-        taken = now - self.begun
-        left = taken / max(done - self.start, 1) * (self.total - done)
-        complain(f'{done}/{self.total} {self.unit}' + (f', {note}' if note else '') +
-                 (f', took {self.format(taken)}' if last else f', ETA {self.format(left)}'))
+        with STDERR:
+            self.done, self.note = done, note
+            due = time.monotonic() - self.shown >= self.LINE_EVERY
+            if due or done >= self.total and self.lines:
+                self._line()
+
+    def _line(self):
+        with STDERR:
+            self.shown, self.lines = time.monotonic(), self.lines + 1
+            taken, new, left = self.shown - self.begun, self.done - self.start, ''
+            if self.done >= self.total:
+                left = f', took {self.format(taken)}'
+            elif new > 0:
+                left = f', ETA {self.format(taken / new * (self.total - self.done))}'
+            complain(f'{self.done}/{self.total} {self.unit}'
+                     + (f', {self.note}' if self.note else '') + left)
 
     def __enter__(self):
+        if self.terminal:
+            Progress.drawn = self.bar
+        else:
+            self.timer.start()
         return self
 
     def __exit__(self, *_):
+        self.timer.cancel()
         with STDERR:
+            Progress.drawn = None
             self.bar.close()

@@ -17,6 +17,12 @@ results_<study>.json.
 --fit makes what turns the patches' answers into one for the image, and writes it to --out_path; it
 belongs beside the weights.
 """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
+
 import argparse
 import importlib
 import itertools
@@ -24,17 +30,13 @@ import json
 import os
 import platform
 import shlex
-import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from classifier.batch import digest, made_with, network_of, opened, parallel_map
 from classifier.checkpoints import THRESHOLD_FILE, best_folder, refuse_shipped, weights_digest
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
-                            count, open_predictor)
+                            count, open_predictor, script_parser)
 from classifier.errors import InputError
 from classifier.files import check_writable, save_figure, whole_file
 from classifier.images import compress, list_images, read_image
@@ -84,9 +86,8 @@ def lines(studies: dict) -> list[str]:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='\n'.join(['studies:', *lines(STUDIES), '', 'fits:', *lines(FITS)]))
+    parser = script_parser(__doc__, '\n'.join(['studies:', *lines(STUDIES)]),
+                           '\n'.join(['fits:', *lines(FITS)]))
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--in_path', metavar='DIR', help='folder of images never compressed before')
     source.add_argument('--hdf5_val_path', metavar='FILE', help='patches made by gen_data.py')

@@ -8,20 +8,23 @@ writes 20,000 patches for each of the 100 qualities, spread evenly over the imag
 The same command with the same seed writes the same file, whatever the number of
 cores. Started again after an interruption, even a kill, it goes on where it was.
 """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
+
 import argparse
 import hashlib
 import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from classifier.batch import ordered_map
-from classifier.cli import MAX_SEED, Progress, command, count
+from classifier.cli import MAX_SEED, Progress, command, count, script_parser
 from classifier.edits import EDITED_SHARE, edited
 from classifier.environment import cores
 from classifier.errors import InputError
@@ -41,8 +44,7 @@ HDF5_HEADERS = 8192  # bytes in a file beside the data, at most
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument('--in_path', required=True, help='folder of images never compressed before')
     parser.add_argument('--num_samples', required=True, type=count(1), metavar='N',
                         help='patches for each quality, over all images')

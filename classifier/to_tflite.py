@@ -23,16 +23,19 @@ Weights just trained get the model file that predict_cls.py and evaluate_cls.py 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 \\
         --weights out/best --out_path out/best
 """
-import argparse
-import contextlib
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
+
+import argparse
+import contextlib
+import os
+
 from classifier.checkpoints import (COMPANION_FILES, MODEL_FILE, best_folder,
                                     load_network, refuse_shipped, weights_digest)
-from classifier.cli import add_network_options, command, named
+from classifier.cli import add_network_options, command, named, script_parser
 from classifier.environment import import_tensorflow, quiet
 from classifier.errors import InputError
 from classifier.export import convert, described, description_of
@@ -52,8 +55,7 @@ COPIES = 4  # compressed copies of each photo to calibrate on
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_network_options(parser)
     parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
     parser.add_argument('--quantize', choices=TOLERANCE, default='none',

@@ -22,16 +22,19 @@ with `multi_worker` among the machines in TF_CONFIG; the training stays the same
 Adam; the learning rate warms up, then falls to 0 along a cosine. What is validated and kept is an
 exponential moving average (EMA) of the weights.
 """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
+
 import argparse
 import contextlib
 import json
-import sys
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from classifier.cli import command
+from classifier.cli import command, script_parser
 from classifier.edits import EDITED_SHARE
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
@@ -50,8 +53,7 @@ from classifier.training.schedule import (PHOTO_SCHEDULE, SCHEDULE, SHARE, add_p
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
     parser.add_argument('--hdf5_train_path', metavar='FILE', help='patches to train on')
     parser.add_argument('--hdf5_val_path', metavar='FILE', help='patches to validate on')

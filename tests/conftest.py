@@ -16,7 +16,8 @@ SAMPLES = REPOSITORY / 'sample_image'
 PRISTINE = [p for p in sorted(SAMPLES.glob('*.png')) if '_jpeg_' not in p.name]
 sys.path.insert(0, str(REPOSITORY))
 
-from classifier.models import COMP_TYPES, CompType  # noqa: E402, found on the path just set
+from classifier.cli import Progress  # noqa: E402, found on the path just set
+from classifier.models import COMP_TYPES, CompType  # noqa: E402
 
 TINY = CompType('tiny', k=1, threshold=90)
 TINY_WEIGHTS = REPOSITORY / 'tests' / 'data' / 'tiny'  # written by make_tiny.py
@@ -35,6 +36,11 @@ def pytest_sessionfinish():
     batch._SHARED.clear()
     vars(batch._OPENED).clear()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def no_progress_on_a_slow_machine(monkeypatch):
+    monkeypatch.setattr(Progress, 'FIRST_LINE', 1000.0)
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@ import importlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from classifier import evaluate_cls, files, gen_data, predict_cls, to_tflite, train
-from conftest import CLASSIFIER, PRISTINE, REPOSITORY
+from classifier import (__version__, cli, evaluate_cls, files, gen_data, predict_cls, to_tflite,
+                        train)
+from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES
 
 SCRIPTS = ['gen_data', 'train', 'predict_cls', 'evaluate_cls', 'to_tflite']
 PAPER = ['--comp_type', 'jpeg_paper']
@@ -125,3 +128,55 @@ def test_the_documented_import_works_from_the_repository(door):
             "print(Predictor('jpeg_paper').predict(np.zeros((64, 64, 3), np.uint8)).patches)\n")
     result = typed('-c', code)
     assert result.returncode == 0 and result.stdout == '256\n'
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_every_script_names_its_version(script):
+    with pytest.raises(SystemExit, match='0'):
+        importlib.import_module(f'classifier.{script}').main(['--version'])
+
+
+def test_a_module_runs_as_a_script():
+    result = typed('-m', 'classifier.predict_cls', '--version')
+    assert result.returncode == 0 and result.stdout == f'predict_cls.py {__version__}\n'
+    result = typed('-m', 'classifier.predict_cls', PRISTINE[0])
+    assert result.returncode == 0
+    assert result.stdout.endswith('no sign of JPEG compression\n') and result.stderr == ''
+
+
+@pytest.mark.parametrize('seconds', [0.1, 0.2, 0.3, 0.5])
+def test_ctrl_c_at_any_time_is_no_traceback(seconds):
+    process = subprocess.Popen([sys.executable, CLASSIFIER / 'predict_cls.py', SAMPLES],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode in (130, -signal.SIGINT) and 'Traceback' not in error
+
+
+class Terminal(io.StringIO):
+    """What the terminal shows, as one that takes \\r as the start of the line again."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_message_does_not_stick_to_the_progress_bar(monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', Terminal())
+    with cli.Progress(2, 'images') as progress:
+        progress.update(1)
+        cli.complain('in between')
+        progress.update(2)
+    cli.complain('last')
+    lines = [line.rpartition('\r')[2] for line in sys.stderr.getvalue().split('\n')]
+    assert lines[0] == 'in between' and lines[2:] == ['last', '']
+    assert lines[1].startswith('100%')
+
+
+def test_where_there_is_no_terminal_progress_is_said_in_the_first_second(monkeypatch, capsys):
+    monkeypatch.setattr(cli.Progress, 'FIRST_LINE', 0.05)
+    with cli.Progress(3, 'images') as progress:
+        time.sleep(0.3)  # before the first is done
+        progress.update(3)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == '0/3 images' and last.startswith('3/3 images, took ')

@@ -27,7 +27,8 @@ from conftest import CLASSIFIER, PRISTINE, REPOSITORY
 def study(name, photo_folder, tmp_path, tiny_type, *more):
     """The study's results on one photo at two qualities."""
     assert evaluate_cls.main(['--in_path', str(photo_folder), *tiny_type, '--study', name,
-                              '--limit', '1', '--qualities', '20,80', '--out_path', str(tmp_path), *more]) == 0
+                              '--limit', '1', '--qualities', '20,80', '--out_path', str(tmp_path),
+                              *more]) == 0
     return json.loads((tmp_path / f'results_{name}.json').read_text())
 
 

@@ -9,7 +9,6 @@ drawn. Ctrl-C, or a file `stop_training` in the out_path, stops it cleanly; `--r
 `evaluate_cls.py --study compare` compares it with Q1Net. Network: Sandler et al., "MobileNetV2:
 Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 """
-import argparse
 import functools
 import os
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from classifier.checkpoints import SAVE_FOLDER, load_checkpoint, save_checkpoint
-from classifier.cli import command
+from classifier.cli import command, script_parser
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
 from classifier.training.best_weights import BestWeights
@@ -154,8 +153,7 @@ def _save(arrays, folder):
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_photo_options(parser, required=True)
     add_training_options(parser, SCHEDULE, f'out/{NAME}')
     parser.set_defaults(comp_type=NAME)
