@@ -3,161 +3,94 @@
 
     python3 classifier/predict_cls.py photo.png screenshot.png folder
     python3 classifier/predict_cls.py folder --recursive --csv qualities.csv
+    find . -name '*.png' -print0 | python3 classifier/predict_cls.py - --json
     python3 classifier/predict_cls.py photo.png --comp_type jpeg_paper --refine
 
-By default each image gets a conclusion. Decoded pixels lie on the quantization lattice of the
-JPEG that they were, unless they were changed afterwards; then the lattice gives the exact quality.
-Where there is none, the network jpeg_robust estimates the quality, as an interval, or says that
-there is no sign of JPEG compression, or that it cannot tell. With --comp_type, that network
-answers; --refine asks the lattice first.
+Each image gets a line with a conclusion, and several images a last line that counts them. Pixels
+that were not changed since they were decoded give the exact quality. For others, the network
+jpeg_robust estimates it, as an interval; or the line says that there is no sign of JPEG
+compression, or that it cannot tell. A JPEG file's header is compared with its pixels.
 
-A JPEG file's header is compared with its pixels: `consistent`, `recompressed` if they show an
-earlier, coarser compression, or `contradiction` if they look far more compressed.
-
-Images are read on all cores, or with --scheduler on a Dask cluster, and reported in the order of
-their paths. An image that cannot be read is named on stderr and left out; the exit status is then
-2, unless --ignore_errors. The rows of --csv are kept when a run is stopped, and --resume goes on
-from there.
+With --comp_type that network answers for every image; --refine looks for the exact quality first.
 """
-import argparse
-import contextlib
-import csv
-import json
-import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
+
+import argparse
+import contextlib
+import json
+import os
+from collections.abc import Sequence
 
 from classifier.batch import made_with, network_of, parallel_map
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
-                            count, open_predictor, printable)
+                            count, open_predictor, printable, script_parser)
+from classifier.csv_output import check_folder, is_stdout, open_rows
 from classifier.errors import InputError
-from classifier.files import check_writable, is_special, save_figure, whole_file
-from classifier.images import MAX_PIXELS, list_images, read_image
+from classifier.files import check_writable, save_figure
+from classifier.images import MAX_PIXELS, read_image
+from classifier.path_list import is_single, listed_paths
 from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
 from classifier.report import FIELDS, REFINED_FIELDS, Report, look_at
-from classifier.run_rows import CSV_FORMAT, csv_rows
+from classifier.summary import Summary, answer, as_text, rounded
 
-DECIMALS = {'seconds': 4, 'compressed': 4, 'margin': 1, 'evidence': 1}  # in CSV; 2 for the others
 GROUP = 8  # images in one task of a cluster: some 0.3 s, so that its scheduler keeps up
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('paths', nargs='*', type=Path, metavar='FILE_OR_DIR',
-                        help='images, and folders of images')
-    parser.add_argument('--in_path', type=Path, metavar='FILE_OR_DIR', help='one more of these')
-    add_network_options(parser, prediction=True)
-    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
-    parser.add_argument('--refine', action='store_true',
-                        help='recover the exact quality from the quantization lattice')
-    parser.add_argument('--map', type=Path, metavar='FILE.png',
-                        help='for one image: draw a map of the quality over it')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help=f'write {",".join(FIELDS)}')
-    parser.add_argument('--resume', action='store_true',
-                        help='continue the --csv of a run that was stopped, or add new images to '
-                        'that of a finished one; images that failed are tried again')
-    parser.add_argument('--json', action='store_true', help='print a JSON object for each image')
-    add_scheduler_option(parser)
-    parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
-                        help=f'refuse larger images, unread (default: {MAX_PIXELS})')
-    parser.add_argument('--ignore_errors', action='store_true',
-                        help='exit status 0 even if images could not be read')
+    parser = script_parser(__doc__, usage='%(prog)s [options] PATH ...')
+    given = parser.add_argument_group('input')
+    given.add_argument('paths', nargs='*', metavar='PATH',
+                       help='images, and folders of images; - reads a list of them from standard '
+                       'input, a line for each, or as find -print0 writes them')
+    given.add_argument('--in_path', metavar='PATH', help='one more of these')
+    given.add_argument('--recursive', action='store_true', help='subfolders too')
+    given.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
+                       help=f'refuse larger images, unread (default: {MAX_PIXELS})')
+    given.add_argument('--ignore_errors', action='store_true',
+                       help='exit status 0 even if images could not be read')
+    network = parser.add_argument_group('network')
+    add_network_options(network, prediction=True)
+    network.add_argument('--refine', action='store_true',
+                         help='with --comp_type: look for the exact quality first')
+    output = parser.add_argument_group('output')
+    output.add_argument('--csv', type=Path, metavar='FILE',
+                        help='write a row for each image; - is standard output')
+    output.add_argument('--resume', action='store_true',
+                        help='with --csv: go on with a run that was stopped, or add new images')
+    output.add_argument('--json', action='store_true', help='print a JSON object for each image')
+    output.add_argument('--map', type=Path, metavar='FILE.png',
+                        help='of one image: draw which quality was found where')
+    output.add_argument('--quiet', action='store_true',
+                        help='no warnings, counts and progress; errors are still named')
+    add_scheduler_option(parser.add_argument_group('scale'))
     args = parser.parse_args(argv)
     args.paths += [args.in_path] if args.in_path else []
-    if not args.paths:
-        parser.error('name an image or a folder')
-    if args.resume and args.csv is None:
-        parser.error('--resume goes with --csv')
-    args.single = len(args.paths) == 1 and not args.paths[0].is_dir()
+    for wrong, rule in (
+            (not args.paths, 'name an image or a folder'),
+            (args.resume and (args.csv is None or is_stdout(args.csv)),
+             '--resume goes with --csv FILE'),
+            (args.json and is_stdout(args.csv), '--json and --csv - both print; choose one')):
+        if wrong:
+            parser.error(rule)
+    args.single = is_single(args.paths)
+    args.lines = not args.json and not is_stdout(args.csv)  # for people, on standard output
     return args
 
 
-def list_paths(args: argparse.Namespace) -> list[Path]:
-    """The images that the arguments name, each once; InputError for what is not there."""
-    found = []
-    for path in args.paths:
-        if path.is_dir():
-            found += list_images(path, args.recursive)
-        elif os.path.lexists(path):
-            found.append(path)
-        else:
-            raise InputError(f'{path}: no such file or folder')
-    return list(dict.fromkeys(found))
-
-
-@contextlib.contextmanager
-def open_rows(args: argparse.Namespace, made: dict | None, paths: Sequence[Path]
-              ) -> Iterator[tuple[Callable, Sequence[int], Iterable[dict]]]:
-    """For --csv: a function that takes an image's index and row.
-
-    Also the indices of the images that have no row there yet, and the rows of the others.
-    """
-    fields = FIELDS + REFINED_FIELDS * (args.refine or args.comp_type is None)
-    if args.csv is None:
-        yield lambda index, row: None, range(len(paths)), ()
-    elif not args.single and not is_special(args.csv):
-        in_path = args.paths[0] if len(args.paths) == 1 else [str(path) for path in args.paths]
-        made = {'in_path': in_path, 'recursive': args.recursive, **made,
-                'columns': ','.join(fields)}
-        with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
-            patches, method = (fields.index(name) for name in ('patches', 'method'))
-            # Those of which only the header was told are tried again.
-            rows.drop(lambda row: row[method] == 'none' and not row[patches])
-            if rows.strangers:
-                complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
-                         'there; they are left out')
-            yield rows.write, rows.missing, (dict(zip(fields, row)) for _, row in rows)
-    else:
-        with whole_file(args.csv, **CSV_FORMAT) as file:
-            csv.writer(file).writerow(fields)
-
-            def write(_, row):
-                csv.writer(file).writerow(row)
-                file.flush()
-            yield write, range(len(paths)), ()
-
-
-class Summary:
-    """What the rows of several images say together, in the line that ends a run."""
-
-    def __init__(self, automatic: bool):
-        self.automatic, self.kinds, self.qualities = automatic, Counter(), []
-        self.recompressed = 0
-
-    def add(self, row: dict) -> None:
-        """Count a row, of values or of a CSV file's text."""
-        kind = {'lattice': 'exact', 'none': 'cannot tell'}.get(row['method'], 'estimated')
-        if kind == 'estimated' and self.automatic and float(row['compressed']) < 0.5:
-            kind = 'no sign of JPEG'
-        self.kinds[kind] += 1
-        self.recompressed += row['verdict'] == 'recompressed'
-        if row['quality'] not in (None, ''):
-            self.qualities.append(round(float(row['quality']), 2))
-
-    def __str__(self):
-        if not self.automatic:
-            found = self.qualities
-            return f'Mean: {sum(found) / len(found):.2f}' if found else 'Mean: no answer'
-        counts = [f'{number} {kind}' for kind, number in self.kinds.most_common()]
-        again = f'; {self.recompressed} recompressed' if self.recompressed else ''
-        return f'{self.kinds.total()} images: {", ".join(counts)}{again}'
-
-
-def text_lines(args: argparse.Namespace, report: Report, name: str, number: str) -> list[str]:
+def text_lines(args: argparse.Namespace, report: Report, name: str) -> list[str]:
     """What is printed for an image, for people."""
     if args.comp_type is None:
         return [f'{name}: {report.conclusion}']
     if args.single:
         return report.details
-    quality = report.row['quality']
-    return [f'{number}: {name}, ' + ('cannot tell' if quality is None else f'{quality:.1f}')]
+    said = report.details[-1:] if report.row['verdict'] != 'no header' else []
+    return [f'{name}: ' + '; '.join(said if report.error else [answer(report.row), *said])]
 
 
 def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path]) -> int:
@@ -171,61 +104,64 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     if isinstance(single, InputError):
         complain(f'predict_cls.py: error: {paths[0]}: {single}')
         return 0 if args.ignore_errors else 2
-    root = args.paths[0] if len(args.paths) == 1 and not args.single else None
+    fields = FIELDS + REFINED_FIELDS * (args.refine or predictor.automatic)
+    root = args.paths[0] if len(args.paths) == 1 and os.path.isdir(args.paths[0]) else None
     with contextlib.ExitStack() as stack:
-        shared = args.scheduler and os.path.commonpath([os.path.abspath(p) for p in args.paths])
+        shared = args.scheduler and os.path.commonpath([os.path.abspath(p) for p in paths])
         run = stack.enter_context(parallel_map(args.scheduler, shared, GROUP))
-        write, todo, known = stack.enter_context(open_rows(args, made, paths))
-        summary, done, failed = Summary(predictor.automatic), len(paths) - len(todo), 0
+        write, todo, known = stack.enter_context(open_rows(args, made, fields, paths))
+        summary, done = Summary(), len(paths) - len(todo)
         for row in known:
             summary.add(row)
         results = [single] if single else run(
             look_at, (os.path.abspath(paths[i]) for i in todo), *how)
-        if not args.single and args.json and not sys.stdout.isatty():  # else its lines do
+        if not args.single and not args.quiet and not sys.stdout.isatty():  # else its lines do
             progress = stack.enter_context(Progress(len(paths), 'images', done))
         for index, report in zip(todo, results):
-            path = paths[index]
+            path, done = paths[index], done + 1
             if isinstance(report, InputError):
-                failed += 1
+                summary.unread += 1
                 complain(f'predict_cls.py: error: {path}: {report}')
             else:
                 row = report.row
                 row['path'] = str(path)
-                for warning in report.warnings:
+                for warning in [] if args.quiet else report.warnings:
                     complain(f'{path}: {warning}')
                 if report.error:
-                    failed += 1
-                    complain(f'predict_cls.py: error: {path}: {report.error}; only its header is '
-                             'told')
+                    summary.unread += 1
+                    complain(f'predict_cls.py: error: {path}: {report.error}; only its header was '
+                             'read')
                 else:
                     summary.add(row)
-                    done += 1
-                write(index, [f'{v:.{DECIMALS.get(k, 2)}f}' if isinstance(v, float) else v
-                              for k, v in row.items()])
-                name = printable(path.relative_to(root) if root else path)
-                lines = text_lines(args, report, name, f'{index + 1:3}/{len(paths)}')
-                print('\n'.join([json.dumps(row)] if args.json else lines), flush=True)
+                write(index, as_text(row))
+                if args.json:
+                    print(json.dumps(rounded(row)), flush=True)
+                elif args.lines:
+                    name = printable(path.relative_to(root) if root else path)
+                    print('\n'.join(text_lines(args, report, name)), flush=True)
             if progress:
-                progress.update(done + failed)
-    if not args.single and done and not args.json:
-        print(summary)
-    if not args.single and failed:
-        complain(f'predict_cls.py: {failed} of {len(paths)} images could not be read')
+                progress.update(done)
+    if not args.single and not args.quiet:
+        (print if args.lines else complain)(summary)
     if args.map:
         image = read_image(paths[0], args.max_pixels)
         save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold), args.map)
-    return 2 if failed and not args.ignore_errors else 0
+    return 2 if summary.unread and not args.ignore_errors else 0
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    paths = list_paths(args)
+    paths = listed_paths(args.paths, args.recursive)
     if args.single and (args.scheduler or args.resume):
-        raise InputError(f'{paths[0]}: --scheduler and --resume are for a folder')
+        raise InputError(f'{paths[0]}: --scheduler and --resume are for several images')
     if args.map and not args.single:
         raise InputError(f'{args.paths[0]}: --map is for one image, not for a folder')
-    check_writable(args.csv, args.map)
+    if args.map and args.map.suffix.lower() != '.png' and not args.map.is_dir():
+        raise InputError(f'{args.map}: --map draws a PNG file; choose a name that ends in .png')
+    check_folder(args.csv)
+    check_folder(args.map)
+    check_writable(None if is_stdout(args.csv) else args.csv, args.map)
     return predict(args, open_predictor(args), paths)
 
 

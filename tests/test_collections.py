@@ -8,7 +8,7 @@ import threading
 import cv2
 import pytest
 
-from classifier import batch, cli, images, predict_cls, run_rows
+from classifier import batch, cli, images, report, run_rows
 from classifier.environment import quiet
 from classifier.predictor import Predictor
 from classifier.runtime import RUNTIMES
@@ -36,11 +36,11 @@ def test_rows_are_in_the_order_of_the_paths_whatever_is_ready_first(
         return read(path, *args, **kwargs)
 
     monkeypatch.setattr(batch, 'cores', lambda: 2)
-    monkeypatch.setattr(predict_cls, 'read_image', slow)
+    monkeypatch.setattr(report, 'read_image', slow)
     assert predict(folder, tmp_path / 'a.csv') == 0
     assert without_seconds(tmp_path / 'a.csv') == whole
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition('/')[0].strip() for line in lines[:-1]] == list('1234567')
+    assert [line[0] for line in lines[:-1]] == list('abcdefg')
 
 
 def test_all_cores_give_what_a_predictor_gives_alone(folder, whole, tmp_path):

@@ -69,7 +69,7 @@ def commands():
              for line in text.replace('\\\n', ' ').splitlines() if language in ('', 'bash', 'sh')]
     for page, line in [*found, *inline_code()]:
         if re.match(r'[\w./=\-]*( \S+)* ?(python3|\./batch\w+\.sh) ?', line):
-            for command in re.split(' && ', line):
+            for command in re.split(r' && | \| ', line):
                 words = shlex.split(command, comments=True)
                 if words != ['python3'] and any(word == 'python3' or word.startswith('./batch_')
                                                 for word in words):
@@ -105,9 +105,9 @@ def parser_of(module):
 
 
 def options_of(module):
-    """Its options, but for --help: {'--in_path': action, ...}."""
+    """Its options, but for --help and --version: {'--in_path': action, ...}."""
     return {action.option_strings[-1]: action for action in parser_of(module)._actions
-            if action.option_strings and action.dest != 'help'}
+            if action.option_strings and action.dest not in ('help', 'version')}
 
 
 def section(title):
@@ -206,7 +206,7 @@ def test_every_option_is_in_the_reference():
 
 
 def test_pages_name_no_option_that_is_not_there():
-    known = {'--help'}.union(*map(options_of, MODULES.values()))
+    known = {'--help', '--version'}.union(*map(options_of, MODULES.values()))
     known.update(*(OPTION.findall(path.read_text()) for path in OWN_SCRIPTS))
     for page, text in inline_code():
         assert set(OPTION.findall(text)) <= known, f'{page.name}: {text}'

@@ -1,5 +1,6 @@
 """predict_cls.py: what it prints and writes for an image or a folder, and what it refuses."""
 import csv
+import io
 import json
 import os
 import re
@@ -76,13 +77,85 @@ def mixed_folder(tmp_path):
     return folder
 
 
-def test_a_folder_gets_a_line_for_each_image_and_the_mean(mixed_folder, capsys):
+def test_a_folder_gets_a_line_for_each_image_and_counts(mixed_folder, capsys):
     assert predict_cls.main(['--in_path', str(mixed_folder), *PAPER, '--threshold', '0']) == 0
-    lines = capsys.readouterr().out.splitlines()
-    number = r'(\d+\.\d)'
-    assert re.fullmatch(rf'  1/2: a\.PNG, {number}', lines[0])
-    assert re.fullmatch(rf'  2/2: b\.png, {number}', lines[1])
-    assert re.fullmatch(rf'Mean: {number}\d', lines[2]) and len(lines) == 3
+    first, second, counts = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r'a\.PNG: quality \d+\.\d, estimated', first)
+    assert re.fullmatch(r'b\.png: quality \d+\.\d, estimated', second)
+    assert counts == '2 images: 2 estimated'
+
+
+def test_the_lines_of_a_chosen_network_say_what_is_exact_and_what_the_header_is_worth(
+        tmp_path, capsys):
+    twice = REPOSITORY / 'docs' / 'twice.jpg'
+    paths = [*map(str, (COMPRESSED[0], PRISTINE[0], twice)), str(tmp_path)]
+    (tmp_path / 'a.png').write_bytes(b'no image')
+    assert predict_cls.main([*paths, '--comp_type', 'jpeg_paper', '--refine']) == 2
+    printed = capsys.readouterr()
+    exact, never, again, counts = printed.out.splitlines()
+    assert exact == f'{COMPRESSED[0]}: quality 20, exact'
+    assert never == f'{PRISTINE[0]}: no sign of JPEG compression'
+    assert re.fullmatch(rf'{twice}: quality 90, exact; header says quality 90, 4:2:0; recompressed:'
+                        r' an earlier JPEG of about quality 60, grid at \(5, 3\)', again)
+    assert counts == '4 images: 2 exact, 1 never JPEG; 1 recompressed; 1 could not be read'
+    error, = printed.err.splitlines()
+    assert error.startswith(f'predict_cls.py: error: {tmp_path / "a.png"}: not an image')
+
+
+@pytest.mark.parametrize('between', ['\n', '\0', '\r\n'])
+def test_a_list_of_paths_comes_on_standard_input(mixed_folder, monkeypatch, capsys, between):
+    names = [str(mixed_folder / 'b.png'), str(mixed_folder / 'sub'), 'gone.png']
+    text = between.join([*names, ''])
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert predict_cls.main(['-', str(PRISTINE[0]), str(mixed_folder / 'b.png'), '--json']) == 2
+    printed = capsys.readouterr()
+    assert [json.loads(line)['path'] for line in printed.out.splitlines()] == [
+        names[0], str(mixed_folder / 'sub' / 'c.png'), str(PRISTINE[0])]
+    error, counts = printed.err.splitlines()
+    assert 'error: gone.png: No such file' in error
+    assert counts == '4 images: 2 exact, 1 never JPEG; 1 could not be read'
+
+
+def test_an_empty_list_is_a_clear_error(monkeypatch, capsys):
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'\n')))
+    assert predict_cls.main(['-']) == 2
+    assert capsys.readouterr().err == (
+        'predict_cls.py: error: standard input: names no image\n')
+
+
+@pytest.mark.parametrize('where', ['-', '/dev/stdout'])
+def test_the_rows_may_go_to_standard_output_and_nothing_else_does(mixed_folder, capfd, where):
+    assert predict_cls.main([str(mixed_folder), '--csv', where]) == 0
+    printed = capfd.readouterr()
+    rows = list(csv.DictReader(printed.out.splitlines()))
+    assert [row['path'] for row in rows] == [str(mixed_folder / n) for n in ('a.PNG', 'b.png')]
+    assert all(row['quality'] == '20.00' for row in rows)
+    assert printed.err == '2 images: 2 exact\n'
+
+
+def test_a_pipe_gets_the_rows_of_a_csv(mixed_folder):
+    for where in ('-', '/dev/stdout'):
+        done = typed('classifier/predict_cls.py', mixed_folder, '--quiet', '--csv', where)
+        assert done.returncode == 0 and done.stderr == ''
+        assert len(list(csv.DictReader(done.stdout.splitlines()))) == 2
+
+
+def test_quiet_leaves_results_and_errors(mixed_folder, capsys):
+    (mixed_folder / 'c.png').write_bytes(b'no image')
+    assert predict_cls.main([str(mixed_folder), '--quiet']) == 2
+    printed = capsys.readouterr()
+    assert [line.partition(':')[0] for line in printed.out.splitlines()] == ['a.PNG', 'b.png']
+    assert len(printed.err.splitlines()) == 1 and 'c.png: not an image' in printed.err
+
+
+@pytest.mark.parametrize('options, reason', [
+    (['a.png', '--resume'], '--resume goes with --csv FILE'),
+    (['a.png', '--resume', '--csv', '-'], '--resume goes with --csv FILE'),
+    (['a.png', '--json', '--csv', '-'], 'choose one')])
+def test_outputs_that_exclude_each_other_are_refused(capsys, options, reason):
+    with pytest.raises(SystemExit, match='2'):
+        predict_cls.main(options)
+    assert reason in capsys.readouterr().err
 
 
 def test_csv_and_json_hold_the_same_rows_in_path_order(mixed_folder, tmp_path, capsys):
@@ -100,7 +173,7 @@ def test_csv_and_json_hold_the_same_rows_in_path_order(mixed_folder, tmp_path, c
         assert found['header_quality'] is None and row[6:9] == ['', '', 'no header']
         assert row[9:] == ['', '', 'network', *(len(row) - 12) * ['']]  # the median's, of a PNG
         assert row[0] == found['path']
-        assert float(row[1]) == pytest.approx(found['quality'], abs=0.01)
+        assert float(row[1]) == found['quality'] and float(row[4]) == found['seconds']
         assert [int(row[2]), int(row[3])] == [found['confident_patches'], found['patches']]
 
 
@@ -112,9 +185,8 @@ def test_an_unreadable_image_is_named_and_the_others_get_their_rows(mixed_folder
     printed = capsys.readouterr()
     assert re.search(r'error: \S+aa\.png: ', printed.err)
     assert re.search(r'error: \S+small\.png: a side of 15 px is too small', printed.err)
-    assert '2 of 4 images could not be read' in printed.err
     assert len(out.read_text().splitlines()) == 3
-    assert 'Mean' in printed.out
+    assert printed.out.endswith('4 images: 2 estimated; 2 could not be read\n')
 
 
 def test_a_folder_of_oddities_ends_with_a_row_for_each_good_image(tmp_path, capfd):
@@ -135,12 +207,12 @@ def test_a_folder_of_oddities_ends_with_a_row_for_each_good_image(tmp_path, capf
     assert predict_cls.main([*command, '--csv', str(out)]) == 2
     printed = capfd.readouterr()
     lines = printed.out.splitlines()
-    assert len(lines) == 6 and lines[-1].startswith('Mean: ')
-    assert r'two\nlines\x1b[31m.png, ' in printed.out and r'latin\udce9.png, ' in printed.out
-    assert 'umlaut \xfc \\u202e.png, ' in printed.out
+    assert len(lines) == 6 and lines[-1].startswith('11 images: ')
+    assert r'two\nlines\x1b[31m.png: ' in printed.out and r'latin\udce9.png: ' in printed.out
+    assert 'umlaut \xfc \\u202e.png: ' in printed.out
     errors = [line for line in printed.err.splitlines() if ': error: ' in line]
     assert len(errors) == 6 and r'bad\nname.jpg: not an image' in errors[0]
-    assert '6 of 11 images could not be read' in printed.err
+    assert lines[-1].endswith('; 6 could not be read')
     with out.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
         assert [row['path'] for row in csv.DictReader(file)] == sorted(str(folder / n)
                                                                        for n in names)
@@ -202,6 +274,11 @@ def test_damaged_images_give_an_error_or_a_quality_and_nothing_else(mutants):
     (['--in_path', str(SAMPLES / 'README.md')], 'README.md: not an image'),
     (['--in_path', str(REPOSITORY / 'classifier')], 'no images there'),
     (['--in_path', str(PRISTINE[0]), '--weights', 'nowhere'], 'nowhere: no weights there'),
+    (['https://a.org/b.png'], 'https://a.org/b.png: a URL; download it, and name the file'),
+    ([str(PRISTINE[0]), '--map', 'map.jpg'], 'map.jpg: --map draws a PNG file'),
+    ([str(PRISTINE[0]), '--csv', 'gone/a.csv'], 'there is no folder gone'),
+    ([str(PRISTINE[0]), '--map', 'gone/a.png'], 'there is no folder gone'),
+    ([str(SAMPLES), '--map', 'a.png'], '--map is for one image'),
     (['--in_path', str(PRISTINE[0]), '--csv', '/dev/null/a.csv'],
      '/dev/null/a.csv: cannot be written (/dev/null is not a folder)')])
 def test_what_cannot_be_used_gets_one_clear_line(options, reason, capsys, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Runs that are stopped, killed or out of space keep their rows, and go on to the same file."""
 import contextlib
-import csv
 import os
 import resource
 import sqlite3
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from classifier import evaluate_cls, images, run_rows
@@ -28,11 +26,9 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(folder, whole, tmp_path, mo
     assert not out.exists()
     assert predict(folder, out, '--resume') == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.partition(':')[0] for line in printed] == ['  5/7', '  6/7', '  7/7', 'Mean']
+    assert [line.partition(':')[0] for line in printed] == ['e.jpg', 'f.png', 'g.png', '7 images']
     assert without_seconds(out) == whole
-    with open(out, **run_rows.CSV_FORMAT) as file:
-        qualities = [float(row['quality']) for row in csv.DictReader(file)]
-    assert printed[-1] == f'Mean: {np.mean(qualities):.2f}'
+    assert printed[-1] == '7 images: 7 estimated; 2 recompressed'
     assert sorted(p.name for p in tmp_path.glob('q.csv*')) == ['q.csv', 'q.csv.run']
 
 
@@ -150,7 +146,8 @@ def test_a_full_disk_leaves_the_rows_so_far(folder, whole, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     out = tmp_path / 'q.csv'
-    result = subprocess.run([sys.executable, CLASSIFIER / 'predict_cls.py', *command(folder, out)],
+    result = subprocess.run([sys.executable, CLASSIFIER / 'predict_cls.py', *command(folder, out),
+                             '--quiet'],
                             capture_output=True, text=True, preexec_fn=small_files)
     kept, error = result.stderr.splitlines()
     assert result.returncode == 2 and error.startswith('predict_cls.py: error: ')
@@ -171,9 +168,11 @@ def test_new_images_and_repaired_ones_get_their_rows_in_their_places(
     assert predict(folder, out, '--resume') == 2  # the failed one is tried again, and named
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0].startswith('  1/7: a.png, ') and lines[2].startswith('Mean: ')
-    assert lines[1:-1] == ['  5/7: e.jpg, cannot tell']  # only its header is told
-    assert 'e.jpg: ' in printed.err and '1 of 7 images could not be read' in printed.err
+    assert lines[0].startswith('a.png: quality ') and len(lines) == 3
+    assert lines[1].startswith('e.jpg: header says quality ')
+    assert lines[1].endswith('; its pixels cannot be used')
+    assert lines[2].startswith('7 images: ') and lines[2].endswith('; 1 could not be read')
+    assert 'e.jpg: ' in printed.err
     (folder / 'e.jpg').write_bytes(good)
     assert predict(folder, out, '--resume') == 0
     assert without_seconds(out) == whole
@@ -271,7 +270,7 @@ def test_a_damaged_csv_file_is_made_anew_from_the_rows(folder, whole, tmp_path, 
     capsys.readouterr()
     assert predict(folder, out, '--resume') == 0
     assert out.read_bytes() == before and not list(tmp_path.glob('*.unfinished*'))
-    assert capsys.readouterr().out.startswith('Mean: ')
+    assert capsys.readouterr().out == '7 images: 7 estimated; 2 recompressed\n'
 
 
 @pytest.mark.parametrize('content, reason', [

@@ -1,0 +1,67 @@
+"""Rows for people: what one says of its image, and what several say together."""
+from collections import Counter
+
+from classifier.conclusion import span
+
+DECIMALS = {'seconds': 4, 'compressed': 4, 'margin': 1, 'evidence': 1}  # 2 for the others
+KINDS = ('exact', 'estimated', 'never JPEG', 'cannot tell')
+
+
+def kind(row: dict) -> str:
+    """One of KINDS: what the row of an image answers.
+
+    Parameters
+    ----------
+    row : dict
+        By `report.FIELDS`; its values may be text, as in a CSV file.
+    """
+    if row['method'] in ('lattice', 'none'):
+        return 'exact' if row['method'] == 'lattice' else 'cannot tell'
+    compressed = row['compressed']  # nothing with the paper's median
+    return 'never JPEG' if compressed not in (None, '') and float(compressed) < 0.5 else 'estimated'
+
+
+def answer(row: dict) -> str:
+    """What the pixels of an image say: 'quality 75, exact', 'quality 63 (46 to 81), estimated'."""
+    found, low, high = kind(row), row['quality_low'], row['quality_high']
+    if found == 'cannot tell':
+        return f'cannot tell: {row["reason"]}'
+    if found == 'never JPEG':
+        return 'no sign of JPEG compression'
+    if found == 'exact':
+        if row['refined'] in (None, ''):
+            return f"the header's own table, exactly; nearest to quality {low}"
+        return f'quality {span(low, high)}' + (', exact' if low == high else '')
+    interval = '' if low in (None, '') else f' ({span(low, high)})'
+    return f'quality {float(row["quality"]):.1f}{interval}, estimated'
+
+
+def rounded(row: dict) -> dict:
+    """The row with its numbers rounded as they are written."""
+    return {name: round(value, DECIMALS.get(name, 2)) if isinstance(value, float) else value
+            for name, value in row.items()}
+
+
+def as_text(row: dict) -> list:
+    """The row's values as they are written to a CSV file."""
+    return [f'{value:.{DECIMALS.get(name, 2)}f}' if isinstance(value, float) else value
+            for name, value in row.items()]
+
+
+class Summary:
+    """Counts of the rows of several images, in the line that ends a run."""
+
+    def __init__(self):
+        self.kinds, self.recompressed, self.unread = Counter(), 0, 0
+
+    def add(self, row: dict) -> None:
+        """Count the row of an image that could be read."""
+        self.kinds[kind(row)] += 1
+        self.recompressed += row['verdict'] == 'recompressed'
+
+    def __str__(self):
+        number = self.kinds.total() + self.unread
+        parts = [', '.join(f'{self.kinds[name]} {name}' for name in KINDS if self.kinds[name])]
+        parts += [f'{self.recompressed} recompressed'] if self.recompressed else []
+        parts += [f'{self.unread} could not be read'] if self.unread else []
+        return f'{number} image{"s" * (number != 1)}: ' + '; '.join(filter(None, parts))
