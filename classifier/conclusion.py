@@ -2,24 +2,7 @@
 from classifier.forensics.header import JpegHeader
 from classifier.forensics.lattice import Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
-from classifier.predictor import Prediction
-
-# Levels by which the whole interval of the pixels' quality must lie below the header's to
-# contradict it; of tables that are not libjpeg's, whose quality is only the nearest, more.
-CONTRADICTION, CONTRADICTION_NEAREST = 10, 25
-
-
-def contradicts(prediction: Prediction, header: JpegHeader) -> bool:
-    """Whether the pixels show another quality than the file's header, or a far lower one."""
-    if header.quality is None or prediction.quality is None or prediction.quality_high is None:
-        return False
-    if prediction.confirms_header:  # else by an earlier compression
-        seen = prediction.posterior if prediction.network_quality is not None else None
-        return bool(seen) and seen.compressed > 0.5 and seen.high < header.quality - CONTRADICTION
-    if prediction.is_refined and header.standard:
-        return header.quality not in prediction.lattice.qualities
-    allowed = CONTRADICTION if header.standard else CONTRADICTION_NEAREST
-    return prediction.quality_high < header.quality - allowed
+from classifier.prediction import Prediction, contradicts
 
 
 def span(low: int, high: int) -> str:

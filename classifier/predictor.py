@@ -2,14 +2,16 @@
 
     from classifier.predictor import Predictor
     predictor = Predictor()                          # automatic; loads the weights once
-    prediction = predictor.predict(bgr_image)
+    prediction = predictor.predict('photo.jpg')
     print(prediction.quality, prediction.quality_low, prediction.quality_high, prediction.method)
-    print(Predictor('jpeg_paper').predict(bgr_image, refine=True).lattice)
+    print(prediction.verdict)                        # on the header of a JPEG file
+    print(predictor.predict(pixels, order='rgb'))    # a uint8 array
 """
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,106 +19,29 @@ from classifier.checkpoints import (best_folder, stored_likelihood, stored_poste
                                     stored_threshold)
 from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
-from classifier.forensics.lattice import Lattice, find_quality
+from classifier.forensics.header import JpegHeader, known_header
+from classifier.forensics.lattice import find_quality
+from classifier.forensics.recompression import find_earlier
 from classifier.forensics.tables import nearest_quality
+from classifier.images import read_image
 from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood_posterior,
                                    patch_log_likelihood, patch_weights, uncertainty_exponent)
 from classifier.models import extract_patches, get_comp_type, median_fusion
-from classifier.posterior import Posterior
+from classifier.pixels import as_bgr
+from classifier.prediction import Prediction
 from classifier.runtime import RUNTIMES, open_runner
 
 AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
 FUSIONS = ('posterior', 'likelihood', 'median')
 PATCHES = ('enough', 'all')  # of an image that are looked at
+# Where a header of at least this quality is confirmed and no earlier table of libjpeg's is found,
+# the network is asked, too: other encoders' tables leave traces that it sees.
+ASKED_FROM = 85
 WIDEST = 40        # levels; a wider credible interval is no answer of the automatic mode
 FLAT = 1.5         # standard deviation of a patch's pixels, in gray levels, below which it is flat
 FEWEST_TEXTURED = 0.02  # share of an image's patches that must not be flat, for the posterior
 LITTLE_TEXTURE = 'too little texture'
 TOO_UNSURE = 'what its pixels show fits too many qualities'
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the pixels of one image say.
-
-    Parameters
-    ----------
-    network_quality : float or None
-        The network's answer, 1..100; None where it was not asked or cannot tell.
-    confident_patches, patches : int
-        Patches above the threshold, and patches looked at. By the paper's median, an image
-        without a confident one has quality 100, the best: no patch was reliable.
-    posterior : posterior.Posterior or None
-        What the network's answer is taken from; None for a median, and where it was not asked or
-        nothing in the image says anything.
-    lattice : forensics.lattice.Lattice or None
-        What the quantization lattice says; None where it was not asked.
-    reason : str or None
-        Why there is no answer.
-    edited : float or None
-        Probability that the pixels were changed after they were decoded, where the posterior
-        tells, 0..1.
-    nearest : int or None
-        Where the pixels prove a header's table that is not libjpeg's: the nearest quality, 1..100.
-    """
-    network_quality: float | None
-    confident_patches: int
-    patches: int
-    posterior: Posterior | None = None
-    lattice: Lattice | None = None
-    reason: str | None = None
-    edited: float | None = None
-    nearest: int | None = None
-
-    @property
-    def is_refined(self) -> bool:
-        """Whether the lattice gave the answer."""
-        return self.lattice is not None and self.lattice.quality is not None
-
-    @property
-    def confirms_header(self) -> bool:
-        """Whether the pixels prove the table of the header that came with them."""
-        return self.lattice is not None and self.lattice.from_header
-
-    @property
-    def method(self) -> str:
-        """What gave the answer: 'lattice', 'network', or 'none' where there is no answer."""
-        if self.is_refined or self.nearest is not None:
-            return 'lattice'
-        return 'none' if self.network_quality is None else 'network'
-
-    @property
-    def quality(self) -> float | None:
-        """The answer, 1..100: the lattice's integer, else the network's; None for no answer."""
-        if self.is_refined:
-            return float(self.lattice.quality)
-        return self.network_quality if self.nearest is None else float(self.nearest)
-
-    @property
-    def uncertainty(self) -> float | None:
-        """Standard deviation of the network's answer, in levels; None without a posterior."""
-        return self.posterior and self.posterior.uncertainty
-
-    @property
-    def quality_low(self) -> int | None:
-        """Lower end of the interval: of the lattice's qualities, or the credible interval's."""
-        if self.is_refined:
-            return self.lattice.quality_low
-        return self.nearest or (self.posterior and self.posterior.low)
-
-    @property
-    def quality_high(self) -> int | None:
-        """Upper end of that interval."""
-        if self.is_refined:
-            return self.lattice.quality_high
-        return self.nearest or (self.posterior and self.posterior.high)
-
-    @property
-    def compressed(self) -> float | None:
-        """Probability that the pixels were JPEG compressed, 0..1; None where it is not known."""
-        if self.method == 'lattice':
-            return 1.0
-        return self.posterior and self.posterior.compressed
 
 
 class Predictor:
@@ -242,28 +167,70 @@ class Predictor:
         posterior = likelihood_posterior(log_likelihood, uncertainty_exponent(size, share))
         return Prediction(posterior.quality, **found, posterior=posterior)
 
-    def predict_all(self, images: Iterable[np.ndarray], refine: bool = False,
-                    table: Sequence[int] | None = None) -> list[Prediction]:
+    def predict_all(self, images: Iterable, refine: bool = False,
+                    table: Sequence[int] | None = None, order: str = 'bgr') -> list[Prediction]:
         """A `Prediction` for each image; where all patches are looked at, they share batches.
 
         Parameters
         ----------
-        images : iterable of uint8 arrays, shape (h, w, 3)
-            BGR pixels, each side at least 16 px.
+        images : iterable of path-like, PIL.Image.Image or uint8 array
+            Image files; or pixels as `pixels.as_bgr` takes them, (h, w, 3), (h, w, 4) or (h, w),
+            each side at least 16 px. Of a JPEG file, the header is compared with the pixels.
         refine : bool
             Look for the quantization lattice of the pixels as well, whose answer, an exact
             integer, takes precedence over the network's. Automatically this is always done, and
             the network is asked only where there is none.
         table : sequence of int, length 64, optional
             The luma table, row by row, of the JPEG header that came with the pixels, of all of the
-            images: where they prove it, there is no search.
+            arrays: where they prove it, there is no search.
+        order : {'bgr', 'rgb'}
+            Of the channels of arrays. In the wrong order, there is no lattice.
 
         Raises
         ------
         InputError
             Something that is no such image.
         """
-        images = [_checked(image) for image in images]
+        images = list(images)
+        arrays = [as_bgr(image, order) for image in images if not _is_path(image)]
+        found = iter(self._predict_arrays(arrays, refine, table))
+        return [self._predict_file(image, refine) if _is_path(image) else next(found)
+                for image in images]
+
+    def predict(self, image: Any, refine: bool = False, table: Sequence[int] | None = None,
+                order: str = 'bgr') -> Prediction:
+        """The `Prediction` for one image, see `predict_all`."""
+        return self.predict_all([image], refine, table, order)[0]
+
+    def compare_header(self, image: np.ndarray, prediction: Prediction,
+                       header: JpegHeader | None) -> Prediction:
+        """The prediction with what the header of the JPEG file is worth.
+
+        Parameters
+        ----------
+        image : uint8 array, shape (h, w, 3)
+            BGR pixels of that file.
+        prediction : Prediction
+            For these pixels.
+        header : JpegHeader or None
+            None for a file that has none.
+        """
+        earlier = None
+        if header and header.luma_table:
+            earlier = find_earlier(image, np.array(header.luma_table))
+            if (self.automatic and prediction.confirms_header and earlier.quality is None
+                    and header.quality >= ASKED_FROM):
+                prediction = replace(self.ask_network(image), lattice=prediction.lattice,
+                                     nearest=prediction.nearest, reason=None)
+        return replace(prediction, header=header, earlier=earlier)
+
+    def _predict_file(self, path, refine):
+        header = known_header(path)
+        image = read_image(path, colours=header and header.colours)
+        found, = self._predict_arrays([image], refine, header and header.luma_table)
+        return self.compare_header(image, found, header)
+
+    def _predict_arrays(self, images, refine, table):
         if self.automatic:
             return [self._automatic(image, table) for image in images]
         if self.stops_early:
@@ -275,11 +242,6 @@ class Predictor:
             predictions = [_with_lattice(p, find_quality(image, p.network_quality, table=table),
                                          table) for p, image in zip(predictions, images)]
         return predictions
-
-    def predict(self, image: np.ndarray, refine: bool = False,
-                table: Sequence[int] | None = None) -> Prediction:
-        """The `Prediction` for one image, see `predict_all`."""
-        return self.predict_all([image], refine, table)[0]
 
     def ask_network(self, image: np.ndarray) -> Prediction:
         """The network's `Prediction` from all patches of an image, whatever its lattice says.
@@ -319,14 +281,8 @@ class Predictor:
             output, image.shape, found, len(output) / total))
 
 
-def _checked(image):
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
-            and image.shape[2] == 3):
-        what = (f'{image.dtype} array of shape {image.shape}' if isinstance(image, np.ndarray)
-                else type(image).__name__)
-        raise InputError(f'an image must be a uint8 array of shape (height, width, 3), BGR, not a '
-                         f'{what}')
-    return image
+def _is_path(image):
+    return isinstance(image, (str, os.PathLike))
 
 
 def _with_lattice(prediction, lattice, table):

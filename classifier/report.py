@@ -1,19 +1,18 @@
 """All that is found out about one image file: its row for CSV and JSON, and lines for people."""
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from classifier.batch import opened
-from classifier.conclusion import conclusion, contradicts, header_said, proof_said, span
+from classifier.conclusion import conclusion, header_said, proof_said, span
 from classifier.errors import InputError
 from classifier.forensics.header import JpegHeader, known_header
 from classifier.forensics.lattice import TableEstimate, estimate_table
-from classifier.forensics.recompression import Earlier, find_earlier
-from classifier.images import read_image
-from classifier.predictor import Prediction, Predictor
+from classifier.forensics.recompression import Earlier
+from classifier.images import MAX_PIXELS, read_image
+from classifier.prediction import Prediction
+from classifier.predictor import Predictor
 
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
           'header_quality', 'header_standard', 'verdict', 'quality_low', 'quality_high', 'method',
@@ -23,9 +22,6 @@ REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
                   'turned', 'repeated')
 OF_A_LATTICE = 'grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated'
-# Where a header of at least this quality is confirmed and no earlier table of libjpeg's is found,
-# the network is asked, too: other encoders' tables leave traces that it sees.
-ASKED_FROM = 85
 
 
 @dataclass
@@ -49,6 +45,23 @@ class Report:
     error: str | None = None
     details: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def report_on(path: str | os.PathLike, predictor: Predictor, refine: bool = False,
+              max_pixels: int = MAX_PIXELS) -> Report:
+    """The `Report` on an image file; InputError where it cannot be read.
+
+    Parameters
+    ----------
+    path : path-like
+    predictor : Predictor
+    refine, max_pixels
+        As `Predictor.predict` and `images.read_image` take them.
+    """
+    found = look_at(path, None, refine, max_pixels, predictor)
+    if isinstance(found, InputError):
+        raise InputError(f'{path}: {found}')
+    return found
 
 
 def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pixels: int,
@@ -75,15 +88,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     if predictor.fusion == 'median' and not prediction.confident_patches:
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
-    earlier = None
-    if header and header.luma_table:
-        earlier = find_earlier(image, np.array(header.luma_table))
-        if (predictor.automatic and prediction.confirms_header and earlier.quality is None
-                and header.quality >= ASKED_FROM):
-            seen = predictor.ask_network(image)
-            prediction = replace(seen, lattice=prediction.lattice, nearest=prediction.nearest,
-                                 reason=None)
-    row = _row(path, prediction, seconds, header, earlier)
+    prediction = predictor.compare_header(image, prediction, header)
+    earlier = prediction.earlier
+    row = _row(path, prediction, seconds)
     unread = prediction.lattice is not None and prediction.method != 'lattice'
     table = estimate_table(image) if unread else None
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
@@ -96,22 +103,18 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
 
 def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str,
                     refined: bool) -> Report:
-    prediction = Prediction(None, 0, 0, reason=reason)
-    row = _row(path, prediction, 0.0, header, None)
+    row = _row(path, Prediction(None, 0, 0, reason=reason, header=header), 0.0)
     row |= dict.fromkeys(REFINED_FIELDS if refined else ())
     said = f'{header_said(header)}; its pixels cannot be used'
     return Report(row, said, error=reason, details=[said])
 
 
-def _row(path: str | os.PathLike, prediction: Prediction, seconds: float,
-         header: JpegHeader | None, earlier: Earlier | None) -> dict:
-    verdict = 'not checked' if header else 'no header'
-    if earlier:
-        verdict = ('recompressed' if earlier.quality is not None else
-                   'contradiction' if contradicts(prediction, header) else 'consistent')
+def _row(path: str | os.PathLike, prediction: Prediction, seconds: float) -> dict:
+    header = prediction.header
     row = dict(zip(FIELDS, (
         path, prediction.quality, prediction.confident_patches, prediction.patches, seconds,
-        prediction.uncertainty, header and header.quality, header and header.standard, verdict,
+        prediction.uncertainty, header and header.quality, header and header.standard,
+        prediction.verdict,
         prediction.quality_low, prediction.quality_high, prediction.method, prediction.compressed,
         prediction.reason, *(header and getattr(header, name) for name in (
             'chroma_quality', 'subsampling', 'colours', 'process', 'damage', 'encoder',

@@ -4,12 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classifier.conclusion import CONTRADICTION, conclusion, contradicts, header_said, span
+from classifier.conclusion import conclusion, header_said, span
 from classifier.forensics.header import JpegHeader
 from classifier.forensics.lattice import Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
 from classifier.posterior import Posterior
-from classifier.predictor import LITTLE_TEXTURE, TOO_UNSURE, Prediction
+from classifier.prediction import CONTRADICTION, Prediction, contradicts
+from classifier.predictor import LITTLE_TEXTURE, TOO_UNSURE
 from classifier.report import FIELDS, REFINED_FIELDS, _row
 
 NO_LATTICE = Lattice(None, (), 0, 0, 0.0, -50.0, 0.4, 900)
@@ -130,7 +131,7 @@ def test_pixels_of_a_confirmed_header_that_look_far_worse_were_saved_before():
             f', but they look like those of a JPEG of about quality 69 ({low} to {high}) saved '
             'again' if worse else
             ' exactly; no earlier compression found (987 of 1,000 blocks are bit-exact)')
-        verdict = _row('a.jpg', prediction, 0.1, header, NOTHING_EARLIER)['verdict']
+        verdict = replace(prediction, header=header, earlier=NOTHING_EARLIER).verdict
         assert verdict == ('contradiction' if worse else 'consistent')
     assert not contradicts(by_header(95), header)  # nobody asked the network
     unsure = replace(by_header(95), posterior=Posterior(50, 16.0, 23, 80, 0.99))
@@ -193,7 +194,8 @@ def test_a_span_of_qualities(low, high, expected):
     (by_network(30, 25, 40), LIBJPEG, Earlier(40, 6, 3, 30.0), 'recompressed'),
     (unanswered(LITTLE_TEXTURE), LIBJPEG, NOTHING_EARLIER, 'consistent')])
 def test_the_verdict_says_the_same_in_a_word(prediction, header, earlier, verdict):
-    assert _row('a.jpg', prediction, 0.1, header, earlier)['verdict'] == verdict
+    known = replace(prediction, header=header, earlier=earlier)
+    assert known.verdict == _row('a.jpg', known, 0.1)['verdict'] == verdict
 
 
 def test_fields_of_the_proof_are_filled_where_there_is_one_and_empty_elsewhere():
@@ -201,6 +203,6 @@ def test_fields_of_the_proof_are_filled_where_there_is_one_and_empty_elsewhere()
     for prediction, expected in (
             (by_lattice(20, turned=True, repeated=3), (987, 1000, True, 3, 5, 3)),
             (by_header(None), (987, 1000, False, 1, 5, 3)), (by_network(), 6 * (None,))):
-        row = _row('a.png', prediction, 0.1, None, None)
+        row = _row('a.png', prediction, 0.1)
         assert tuple(row[name] for name in names) == expected
         assert list(row) == [*FIELDS, *REFINED_FIELDS]

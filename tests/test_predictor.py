@@ -1,13 +1,21 @@
 """The library's door: what it takes, what it refuses, in one sentence."""
+import io
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from classifier.conclusion import conclusion
 from classifier.errors import InputError
-from classifier.images import compress
+from classifier.images import compress, to_pillow
 from classifier.forensics.lattice import Lattice
 from classifier.models import COMP_TYPES
 from classifier.posterior import Posterior
 from classifier.predictor import PATCHES, Prediction, Predictor
+from classifier.report import report_on
+from conftest import PRISTINE, REPOSITORY
 
 
 @pytest.fixture(scope='module', params=PATCHES)
@@ -24,16 +32,70 @@ def test_any_iterable_of_images_is_answered(predictor, photo):
     assert predictor.predict_all([]) == predictor.predict_all(iter(())) == []
 
 
+FLOATS = np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3)
+
+
 @pytest.mark.parametrize('image, what', [
-    (None, 'NoneType'), ('photo.png', 'str'), (np.zeros((64, 64, 3)), 'float64 array'),
-    (np.zeros((64, 64, 3), np.uint16), 'uint16 array'),
-    (np.zeros((64, 64), np.uint8), r'\(64, 64\)'),
-    (np.zeros((64, 64, 4), np.uint8), r'\(64, 64, 4\)'),
-    (np.zeros((1, 64, 64, 3), np.uint8), r'\(1, 64, 64, 3\)')])
-def test_what_is_no_bgr_image_is_refused_by_kind(predictor, image, what):
+    (None, 'a path, a PIL image or a uint8 array, not a NoneType'),
+    ([[1, 2], [3, 4]], 'not a list'),
+    (FLOATS, r'a float64 array, with values from 0 to 1; pass \(255 \* image\)\.round\(\)'),
+    (255 * FLOATS, r'from 0 to 255; pass image\.round\(\)\.astype'),
+    (FLOATS - 0.5, 'a float64 array, with values from -0.5 to 0.5$'),
+    (np.full((64, 64, 3), np.nan), 'a float64 array, with values from nan to nan$'),
+    (np.ones((64, 64, 3), bool), 'a bool array$'), (np.zeros((0, 4)), 'a float64 array$'),
+    (np.full((64, 64, 3), 7, np.int64), r'int64 array, .*; pass image\.astype'),
+    (np.full((64, 64, 3), 700, np.uint16), 'of 16 bits, pass the upper 8'),
+    (np.zeros((64, 64, 2), np.uint8), r'not \(64, 64, 2\)'),
+    (np.zeros((1, 64, 64, 3), np.uint8), r'not \(1, 64, 64, 3\)'),
+    (Image.new('I;16', (64, 64)), 'mode I;16 has no 8-bit pixels'),
+    (Image.new('F', (64, 64)), 'mode F'),
+    ('gone.png', 'gone.png: No such file'), (Path('tests'), 'tests: a folder')])
+def test_what_is_no_image_is_refused_with_what_to_do(predictor, image, what, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
     for refine in (False, True):
-        with pytest.raises(InputError, match=rf'uint8 array of shape .* BGR, not a .*{what}'):
+        with pytest.raises(InputError, match=what):
             predictor.predict(image, refine)
+
+
+def test_an_order_that_there_is_not_is_refused(predictor, photo):
+    with pytest.raises(InputError, match='choose one of bgr, rgb'):
+        predictor.predict(photo, order='gbr')
+
+
+def test_an_image_may_be_a_path_a_pil_image_or_an_array_of_either_order(predictor, photo, tmp_path):
+    coded = compress(photo, 60)
+    expected = predictor.predict(coded, refine=True)
+    assert expected.lattice.quality == 60 and expected.verdict == 'no header'
+    cv2.imwrite(str(tmp_path / 'a.png'), coded)
+    alpha = np.dstack([coded, np.full(coded.shape[:2], 9, np.uint8)])
+    for image in (tmp_path / 'a.png', str(tmp_path / 'a.png'), to_pillow(coded), alpha):
+        assert predictor.predict(image, refine=True) == expected
+    for image in (coded[:, :, ::-1], alpha[:, :, [2, 1, 0, 3]]):
+        assert predictor.predict(image, refine=True, order='rgb') == expected
+    several = [coded, tmp_path / 'a.png', to_pillow(coded)]
+    assert predictor.predict_all(several, refine=True) == 3 * [expected]
+    gray = compress(photo, 60, 'gray')
+    expected = predictor.predict(gray, refine=True)
+    assert expected.lattice.quality == 60
+    for image in (gray[:, :, 0], gray[:, :, :1], to_pillow(gray).convert('L')):
+        assert predictor.predict(image, refine=True) == expected
+
+
+def test_a_damaged_pil_image_is_refused(predictor, tmp_path):
+    data = PRISTINE[0].read_bytes()
+    with pytest.raises(InputError, match='a PIL image that cannot be decoded'):
+        predictor.predict(Image.open(io.BytesIO(data[:len(data) // 2])))
+
+
+def test_of_a_jpeg_file_the_header_is_compared_too():
+    found = Predictor().predict(REPOSITORY / 'docs' / 'twice.jpg')
+    assert found.header.quality == found.quality == 90
+    assert found.verdict == 'recompressed' and abs(found.earlier.quality - 60) <= 3
+    report = report_on(REPOSITORY / 'docs' / 'twice.jpg', Predictor())
+    assert report.row['verdict'] == 'recompressed'
+    assert report.conclusion == conclusion(found, found.header, found.earlier)
+    with pytest.raises(InputError, match='^gone.jpg: No such file'):
+        report_on('gone.jpg', Predictor())
 
 
 def test_a_small_image_is_refused(predictor):

@@ -16,7 +16,8 @@ from classifier.forensics.header import read_header
 from classifier.forensics.tables import scale_table, standard_tables
 from classifier.images import read_image
 from classifier.predictor import Predictor
-from classifier.report import ASKED_FROM, look_at
+from classifier.predictor import ASKED_FROM
+from classifier.report import look_at
 from conftest import SAMPLES
 
 PHOTO = Image.open(SAMPLES / 'raccoon.png').convert('RGB')
