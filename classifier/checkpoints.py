@@ -24,6 +24,7 @@ VAL_LOSS_FILE = 'val_loss.txt'
 LIKELIHOOD_FILE = 'likelihood.npz'
 POSTERIOR_FILE = 'posterior.npz'
 MODEL_FILE = 'comp_cls.tflite'  # the same network for LiteRT, made by to_tflite.py
+FEATURES_FILE = 'comp_features.tflite'  # the network up to its features, by --features
 COMPANION_FILES = (THRESHOLD_FILE, LIKELIHOOD_FILE, POSTERIOR_FILE)  # of weights; all optional
 WEIGHTS_FILE = 'weights.npz'    # arrays in the order of Keras' get_weights()
 CHECKPOINT_FILES = ('.index', '.data-00000-of-00001')

@@ -120,12 +120,25 @@ def described(model: bytes, **description: Any) -> bytes:
     return model.replace(zeros.encode(), model_digest(model, zeros).encode(), 1)
 
 
-def description_of(comp_type: CompType, folder: str | os.PathLike, quantize: str = 'none') -> dict:
-    """What a model file made of the weights in that folder says about itself."""
+def description_of(comp_type: CompType, folder: str | os.PathLike, quantize: str = 'none',
+                   features: bool = False) -> dict:
+    """What a model file made of the weights in that folder says about itself.
+
+    Parameters
+    ----------
+    comp_type : CompType
+    folder : path-like
+    quantize : {'none', 'float16', 'dynamic', 'int8'}
+    features : bool
+        Whether it ends at the pooled features.
+    """
     side = comp_type.patch
+    output = (f'(patches, {comp_type.k}): pooled features' if features else
+              '(patches, 2): confidence, quality, both 0..100')
     return {'comp_type': comp_type.name,
             'input': f'(patches, {side}, {side}, 3), BGR, 0..255, not normalised',
-            'output': '(patches, 2): confidence, quality, both 0..100',
+            'output': output,
+            'features': features,
             'quantization': quantize,
             'weights_sha256': weights_digest(folder),
             'licence': LICENCE}

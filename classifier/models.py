@@ -115,6 +115,25 @@ def build_network(comp_type: CompType, seed: int | None = None):
     return keras.Model(patch, x * 100.0, name=comp_type.name)
 
 
+def feature_network(network):
+    """The network of `build_network` up to its pooled features, with the same weights.
+
+    Parameters
+    ----------
+    network : tf_keras.Model
+
+    Returns
+    -------
+    tf_keras.Model
+        From (N, 16, 16, 3) float32 as before to (N, K) float32, not negative: the mean of each
+        channel, which the last layer makes confidence and quality of.
+    """
+    _, keras = import_tensorflow()
+    pooled, = (layer.output for layer in network.layers
+               if isinstance(layer, keras.layers.GlobalAveragePooling2D))
+    return keras.Model(network.input, pooled, name=f'{network.name}_features')
+
+
 def confidence_loss(quality, output):
     """The paper's confidence-aware loss of each patch, 0.5 |C* - C| + |Q* - Q|.
 

@@ -37,6 +37,7 @@ from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
 from classifier.report import FIELDS, REFINED_FIELDS, Report, look_at
 from classifier.summary import Summary, answer, as_text, rounded
+from classifier.xmp import write_sidecar
 
 GROUP = 8  # images in one task of a cluster: some 0.3 s, so that its scheduler keeps up
 
@@ -64,6 +65,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     output.add_argument('--resume', action='store_true',
                         help='with --csv: go on with a run that was stopped, or add new images')
     output.add_argument('--json', action='store_true', help='print a JSON object for each image')
+    output.add_argument('--xmp', action='store_true',
+                        help='write FILE.xmp beside each image, for photo managers')
     output.add_argument('--map', type=Path, metavar='FILE.png',
                         help='of one image: draw which quality was found where')
     output.add_argument('--quiet', action='store_true',
@@ -110,7 +113,7 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
         shared = args.scheduler and os.path.commonpath([os.path.abspath(p) for p in paths])
         run = stack.enter_context(parallel_map(args.scheduler, shared, GROUP))
         write, todo, known = stack.enter_context(open_rows(args, made, fields, paths))
-        summary, done = Summary(), len(paths) - len(todo)
+        summary, done, refused = Summary(), len(paths) - len(todo), 0  # refused: sidecars
         for row in known:
             summary.add(row)
         results = [single] if single else run(
@@ -133,6 +136,9 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
                              'read')
                 else:
                     summary.add(row)
+                    if args.xmp and (error := write_sidecar(path, report)):
+                        refused += 1
+                        complain(f'predict_cls.py: error: {error}')
                 write(index, as_text(row))
                 if args.json:
                     print(json.dumps(rounded(row)), flush=True)
@@ -146,7 +152,7 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     if args.map:
         image = read_image(paths[0], args.max_pixels)
         save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold), args.map)
-    return 2 if summary.unread and not args.ignore_errors else 0
+    return 2 if (summary.unread or refused) and not args.ignore_errors else 0
 
 
 @command

@@ -7,6 +7,7 @@
     print(prediction.verdict)                        # on the header of a JPEG file
     print(predictor.predict(pixels, order='rgb'))    # a uint8 array
 """
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood
 from classifier.models import extract_patches, get_comp_type, median_fusion
 from classifier.pixels import as_bgr
 from classifier.prediction import Prediction
-from classifier.runtime import RUNTIMES, open_runner
+from classifier.runtime import RUNTIMES, open_features, open_runner
 
 AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
 FUSIONS = ('posterior', 'likelihood', 'median')
@@ -91,6 +92,8 @@ class Predictor:
         self.type = get_comp_type(comp_type or AUTOMATIC)
         folder = Path(weights) if weights else best_folder(self.type)
         self._runner = open_runner(self.type, folder, runtime, threads)
+        self._open_features = functools.partial(open_features, self.type, folder, runtime, threads,
+                                                self.model)
         self.threshold = stored_threshold(self.type, folder) if threshold is None else threshold
         self.image_posterior = self.log_likelihood = None
         by_default = fusion is None and threshold is None
@@ -125,6 +128,34 @@ class Predictor:
     def run_network(self, patches: np.ndarray) -> np.ndarray:
         """Confidence and quality, float32 (n, 2), of uint8 patches (n, 16, 16, 3)."""
         return self._runner(patches)
+
+    def features(self, image: np.ndarray) -> np.ndarray:
+        """What the network sees in each patch of an image, before its last layer.
+
+        They come from the checkpoint, in float32, or from the model file of `to_tflite.py
+        --features`, if that lies beside the weights.
+
+        Parameters
+        ----------
+        image : uint8 array, shape (h, w, 3)
+            BGR pixels, each side at least 16 px.
+
+        Returns
+        -------
+        float32 array, shape (patches, K)
+            K pooled features, not negative, of each patch that `extract` gives; K is `type.k`.
+
+        Raises
+        ------
+        InputError
+            It is no such image, or the weights are there as a model file of the answers alone.
+        """
+        return self._features_runner(self.extract(_checked(image)))
+
+    @functools.cached_property
+    def _features_runner(self):
+        """What runs the network up to its features; made when it is first asked for."""
+        return self._open_features()
 
     def run_together(self, several: list[np.ndarray]) -> list[np.ndarray]:
         """`run_network` for several arrays of patches in shared batches."""

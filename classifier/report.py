@@ -39,12 +39,15 @@ class Report:
     warnings : list of str
     error : str, optional
         Why the pixels cannot be used, so that only the header is told.
+    table_quality : int, optional
+        Where the pixels show a quantization table that is not libjpeg's: the nearest quality.
     """
     row: dict
     conclusion: str = ''
     error: str | None = None
     details: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    table_quality: int | None = None
 
 
 def report_on(path: str | os.PathLike, predictor: Predictor, refine: bool = False,
@@ -94,6 +97,8 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     unread = prediction.lattice is not None and prediction.method != 'lattice'
     table = estimate_table(image) if unread else None
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
+    if table is not None and not table.standard:
+        report.table_quality = table.quality
     if predictor.automatic:
         report.conclusion = conclusion(prediction, header, earlier, table)
     else:

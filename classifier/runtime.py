@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.checkpoints import MODEL_FILE, load_network, weights_digest
+from classifier.checkpoints import FEATURES_FILE, MODEL_FILE, load_network, weights_digest
 from classifier.environment import cores, import_tensorflow, quiet
 from classifier.errors import InputError, NoModel
-from classifier.models import CompType
+from classifier.models import CompType, feature_network
 
 RUNTIMES = ('litert', 'tensorflow')
 
 
 def open_runner(comp_type: CompType, folder: str | os.PathLike, runtime: str | None = None,
-                threads: int | None = None) -> 'ModelRunner | CheckpointRunner':
+                threads: int | None = None,
+                features: bool = False) -> 'ModelRunner | CheckpointRunner':
     """What runs the network of a folder of weights.
 
     Parameters
@@ -32,26 +33,50 @@ def open_runner(comp_type: CompType, folder: str | os.PathLike, runtime: str | N
         answer alike; without a usable one, TensorFlow runs the checkpoint.
     threads : int, optional
         That a model file is run with, by default one for each core.
+    features : bool
+        Run the network up to its pooled features only, from a model file of its own.
 
     Returns
     -------
     callable
-        From uint8 patches (n, 16, 16, 3) to float32 (n, 2); has `runtime`, and `model`, the bytes
-        of the model file or None.
+        From uint8 patches (n, 16, 16, 3) to float32 (n, 2), or (n, K) of features; has `runtime`,
+        and `model`, the bytes of the model file or None.
 
     Raises
     ------
     InputError
         Nothing there can be run.
     """
-    path = Path(folder) / MODEL_FILE
+    path = Path(folder) / (FEATURES_FILE if features else MODEL_FILE)
     try:
         model = read_model(comp_type, path)
         return ModelRunner(*_find_interpreter(runtime), path, model, threads)
     except NoModel:
         if runtime == 'litert':
             raise
-    return CheckpointRunner(comp_type, folder)
+    return CheckpointRunner(comp_type, folder, features)
+
+
+def open_features(comp_type: CompType, folder: str | os.PathLike, runtime: str | None,
+                  threads: int | None, model: bytes | None) -> 'ModelRunner | CheckpointRunner':
+    """What runs the network up to its features: `open_runner` with `features`.
+
+    Parameters
+    ----------
+    model : bytes or None
+        The model file of the answers that is in use: the features must be of the same weights.
+
+    Raises
+    ------
+    InputError
+        They are not, or there are none.
+    """
+    runner = open_runner(comp_type, folder, runtime, threads, features=True)
+    if len({model_description(found)['weights_sha256'] for found in (model, runner.model)
+            if found}) > 1:
+        raise InputError(f'{Path(folder) / FEATURES_FILE}: made of other weights than '
+                         f'{MODEL_FILE}; make it again with to_tflite.py --features')
+    return runner
 
 
 def _find_interpreter(runtime):
@@ -82,10 +107,11 @@ def read_model(comp_type: CompType, path: Path) -> bytes:
     NoModel
         It is missing, or was made of other weights than those beside it.
     InputError
-        It is damaged, or of another network.
+        It is damaged, of another network, or ends elsewhere than its name says.
     """
     if not path.is_file():
-        raise NoModel(f'{path}: no such file; make it with to_tflite.py or choose '
+        option = ' --features' if path.name == FEATURES_FILE else ''
+        raise NoModel(f'{path}: no such file; make it with to_tflite.py{option} or choose '
                       '--runtime tensorflow')
     model = path.read_bytes()
     description = model_description(model)
@@ -95,6 +121,9 @@ def read_model(comp_type: CompType, path: Path) -> bytes:
     if description['comp_type'] != comp_type.name:
         raise InputError(f'{path}: this model is of {description["comp_type"]}, '
                          f'not of {comp_type.name}')
+    if description.get('features', False) != (path.name == FEATURES_FILE):
+        raise InputError(f'{path}: this model gives {description["output"]}; make the right one '
+                         'with to_tflite.py')
     if weights_digest(path.parent) not in (None, description.get('weights_sha256')):
         raise NoModel(f'{path}: made of other weights than those beside it; make it again '
                       'with to_tflite.py or choose --runtime tensorflow')
@@ -137,8 +166,10 @@ class CheckpointRunner:
     runtime, model = 'tensorflow', None
     MAX_BATCH = 4096  # patches in one forward pass; bounds memory, not results
 
-    def __init__(self, comp_type: CompType, folder: str | os.PathLike):
+    def __init__(self, comp_type: CompType, folder: str | os.PathLike, features: bool = False):
         network = load_network(comp_type, folder)
+        if features:
+            network = feature_network(network)
         tf, _ = import_tensorflow()
         self._forward = tf.function(
             lambda x: network(tf.cast(x, tf.float32), training=False),
@@ -189,7 +220,7 @@ class ModelRunner:
                              'with to_tflite.py or delete it') from None
 
     def __call__(self, patches):
-        output = np.empty((len(patches), 2), np.float32)
+        output = np.empty((len(patches), self._output['shape'][-1]), np.float32)
         for i in range(0, len(patches), self.BATCH):
             part = patches[i:i + self.BATCH]
             self._batch[:len(part)] = part

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Export the patch network to TensorFlow Lite (LiteRT).
+"""Export the patch network to TensorFlow Lite (LiteRT), or to ONNX.
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --out_path out
 
@@ -22,6 +22,10 @@ Weights just trained get the model file that predict_cls.py and evaluate_cls.py 
 
     python3 classifier/to_tflite.py --comp_type jpeg_paper --quantize int8 \\
         --weights out/best --out_path out/best
+
+--format onnx writes out/comp_cls.onnx, float32, of any number of patches, for other programs.
+--features ends at the pooled features, K values a patch, which the last layer makes confidence and
+quality of: out/comp_features.tflite or out/comp_features.onnx.
 """
 import sys
 from pathlib import Path
@@ -33,15 +37,17 @@ import argparse
 import contextlib
 import os
 
-from classifier.checkpoints import (COMPANION_FILES, MODEL_FILE, best_folder,
-                                    load_network, refuse_shipped, weights_digest)
+from classifier.checkpoints import (COMPANION_FILES, FEATURES_FILE, MODEL_FILE, best_folder,
+                                    load_network, refuse_shipped, stored_threshold,
+                                    weights_digest)
 from classifier.cli import add_network_options, command, named, script_parser
 from classifier.environment import import_tensorflow, quiet
 from classifier.errors import InputError
 from classifier.export import convert, described, description_of
 from classifier.files import check_writable, whole_file
 from classifier.images import compress, list_images, read_image
-from classifier.models import CompType, extract_patches, get_comp_type
+from classifier.models import CompType, extract_patches, feature_network, get_comp_type
+from classifier.onnx_export import convert_onnx, import_onnx, run_onnx
 from classifier.runtime import ModelRunner
 
 import numpy as np  # after classifier, which says what to type where it is missing
@@ -49,6 +55,7 @@ import numpy as np  # after classifier, which says what to type where it is miss
 # How much confidence and quality, both on 0..100, may differ from the Keras network's: at
 # most in float32, which is exact but for rounding, and on average over photos otherwise.
 TOLERANCE = {'none': 1e-2, 'float16': 0.1, 'dynamic': 2, 'int8': 2}
+ONNX_TOLERANCE = 1e-3
 PHOTOS = Path(__file__).resolve().parent.parent / 'sample_image'
 COPIES = 4  # compressed copies of each photo to calibrate on
 
@@ -60,10 +67,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
     parser.add_argument('--quantize', choices=TOLERANCE, default='none',
                         help='default: none, which is float32')
+    parser.add_argument('--format', choices=('tflite', 'onnx'), default='tflite',
+                        help='default: tflite, which predict_cls.py runs')
+    parser.add_argument('--features', action='store_true',
+                        help='export the network up to its pooled features, in float32')
     parser.add_argument('--in_path', default=PHOTOS, metavar='DIR',
                         help='photos to calibrate int8 on and to compare with the Keras network '
                         '(default: sample_image)')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.quantize != 'none' and (args.features or args.format == 'onnx'):
+        parser.error('--quantize goes with neither --features nor --format onnx: both are float32')
+    return args
 
 
 def calibration_patches(folder: str | os.PathLike, comp_type: CompType, batch: int,
@@ -85,9 +99,22 @@ def calibration_patches(folder: str | os.PathLike, comp_type: CompType, batch: i
 
 
 def run_tflite(model: bytes, patches: np.ndarray) -> np.ndarray:
-    """A TFLite model's output (n, 2) for its n float32 patches."""
+    """A TFLite model's output for its n float32 patches."""
     tf, _ = import_tensorflow()
     return ModelRunner('tensorflow', tf.lite.Interpreter, MODEL_FILE, model)(patches)
+
+
+def exported(network, args: argparse.Namespace, folder: Path,
+             batches: list[np.ndarray]) -> tuple[bytes, np.ndarray]:
+    """The network as a file's bytes, and that file's output for the first of the batches."""
+    comp_type = get_comp_type(args.comp_type)
+    about = description_of(comp_type, folder, args.quantize, args.features)
+    if args.format == 'onnx':
+        about['threshold'] = stored_threshold(comp_type, folder)
+        model = convert_onnx(network, about)
+        return model, run_onnx(model, batches[0])
+    model = described(convert(network, len(batches[0]), args.quantize, batches), **about)
+    return model, run_tflite(model, batches[0])
 
 
 def write_export(model: bytes, folder: Path, out_path: Path) -> None:
@@ -116,26 +143,35 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     comp_type = get_comp_type(args.comp_type)
     folder = Path(args.weights or best_folder(comp_type))
+    path = args.out_path / (FEATURES_FILE if args.features else MODEL_FILE)
+    path = path.with_suffix(f'.{args.format}')
+    if args.format == 'onnx':
+        import_onnx()
     refuse_shipped(args.out_path)
-    check_writable(args.out_path / MODEL_FILE)
+    check_writable(path)
     network = load_network(comp_type, folder)
     if weights_digest(args.out_path) not in (None, weights_digest(folder)):
         raise InputError(f'{args.out_path}: holds other weights; choose another --out_path')
-    batch = comp_type.samples ** 2
-    batches = calibration_patches(args.in_path, comp_type, batch)
+    if args.features:
+        network = feature_network(network)
+    batches = calibration_patches(args.in_path, comp_type, comp_type.samples ** 2)
     patches = batches[0]
     with quiet():
-        model = described(convert(network, batch, args.quantize, batches),
-                          **description_of(comp_type, folder, args.quantize))
-        difference = np.abs(run_tflite(model, patches) - network(patches).numpy())
+        model, output = exported(network, args, folder, batches)
+        difference = np.abs(output - network(patches).numpy())
     print(f'difference from the Keras network: {difference.mean():.2g} on average, '
           f'{difference.max():.2g} at most')
-    tolerance = TOLERANCE[args.quantize]
+    tolerance = ONNX_TOLERANCE if args.format == 'onnx' else TOLERANCE[args.quantize]
     if not (difference.max() if args.quantize == 'none' else difference.mean()) <= tolerance:
         raise InputError(f'the converted network differs by more than {tolerance}; '
                          'nothing was written')
-    write_export(model, folder, args.out_path)
-    print(f'{args.out_path / MODEL_FILE}: {len(model) / 1e6:.2f} MB, input {patches.shape} float32')
+    if path.name == MODEL_FILE:
+        write_export(model, folder, args.out_path)
+    else:
+        with whole_file(path, 'wb') as file:
+            file.write(model)
+    shape = patches.shape if args.format == 'tflite' else ('n', *patches.shape[1:])
+    print(f'{path}: {len(model) / 1e6:.2f} MB, input ({", ".join(map(str, shape))}) float32')
 
 
 if __name__ == '__main__':

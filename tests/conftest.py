@@ -25,7 +25,7 @@ TINY_WEIGHTS = REPOSITORY / 'tests' / 'data' / 'tiny'  # written by make_tiny.py
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'long: takes long; runs with -m long')
-    config.addinivalue_line('markers', 'extras: needs PyTorch or Dask; skipped without them')
+    config.addinivalue_line('markers', 'extras: needs PyTorch, Dask or tf2onnx; skipped without')
     if not config.option.markexpr:
         config.option.markexpr = 'not long'
 
