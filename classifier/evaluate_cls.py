@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from classifier.batch import digest, made_with, network_of, opened, parallel_map
 from classifier.checkpoints import THRESHOLD_FILE, best_folder, refuse_shipped, weights_digest
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
-                            count, open_predictor, script_parser)
+                            count, open_predictor, script_parser, warn)
 from classifier.errors import InputError
 from classifier.files import check_writable, save_figure, whole_file
 from classifier.images import compress, list_images, read_image
@@ -188,7 +188,7 @@ def evaluate_image(item: tuple, network: tuple, find_threshold: bool,
 
 def image_mode(args: argparse.Namespace, predictor: Predictor, made: dict) -> int:
     """Evaluate the images of --in_path; the exit status."""
-    paths = list_images(args.in_path, args.recursive)[:args.limit]
+    paths = list_images(args.in_path, args.recursive, warn)[:args.limit]
     sizes = [(str(path), os.path.exists(path) and path.stat().st_size) for path in paths]
     recipe = json.dumps([made, args.qualities, args.crop, args.find_threshold, sizes])
     with RunRows(args.out_path / f'evaluation_{digest(recipe.encode())}.part', paths, made) as rows:
@@ -325,7 +325,7 @@ def main(argv: list[str] | None = None) -> int | None:
     check_writable(args.results, None if args.work else args.out_path / 'confusion_matrix.png',
                    args.out_path / THRESHOLD_FILE if args.find_threshold else None)
     if args.work:
-        listed = list_images(args.in_path, args.recursive)[:args.limit]
+        listed = list_images(args.in_path, args.recursive, warn)[:args.limit]
         paths = usable_images(listed, STUDY_SIDE)
         found = args.work.open()(args, paths)
         weights = weights_digest(args.weights or best_folder(comp_type)) or ''

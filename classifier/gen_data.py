@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.batch import ordered_map
-from classifier.cli import MAX_SEED, Progress, command, count, script_parser
+from classifier.cli import MAX_SEED, Progress, command, count, script_parser, warn
 from classifier.edits import EDITED_SHARE, edited
 from classifier.environment import cores
 from classifier.errors import InputError
@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None) -> None:
     if save_folder:
         save_folder.mkdir(exist_ok=True)
     cv2.setNumThreads(1)  # the images share the cores, not the parts of one image
-    paths = usable_images(list_images(args.in_path, args.recursive), args.patch_size,
+    paths = usable_images(list_images(args.in_path, args.recursive, warn), args.patch_size,
                           args.max_pixels)
     totals = comp_type.max_quality * [args.num_samples] + [args.uncompressed]
     counts = share_out(totals, len(paths), np.random.default_rng(args.seed))

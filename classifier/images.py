@@ -8,10 +8,12 @@ colour mode; OpenCV compresses, as in the paper.
 """
 import io
 import logging
+import mimetypes
 import os
 import re
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +24,16 @@ from PIL import Image, UnidentifiedImageError
 from classifier.environment import quiet
 from classifier.errors import InputError
 
-EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
-FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP')  # Pillow tries no other, whatever the name says
+EXTENSIONS = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif',
+              '.avif'}
+# Pillow tries no other, whatever the name says.
+FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'AVIF')
+# How files begin that are images under any name. Not TIFF's, as cameras' raw files begin so, too.
+_BEGINNINGS = re.compile(rb'\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|.{4}ftypavi[fs]|'
+                         rb'BM.{4}\0{4}', re.DOTALL)
+_BEGINNING = 12  # bytes that show it
+_KINDS = 4       # of skipped files, the commonest, that are named
+_MIME_TYPES = mimetypes.MimeTypes()  # by extension; not those that this machine adds
 MAX_PIXELS = 200_000_000
 MAX_JPEG_SIDE = 65_500  # px, libjpeg's limit
 _SAMPLING = {'4:2:0': cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,  # of chroma
@@ -44,8 +54,9 @@ warnings.filterwarnings('ignore', module='PIL')  # about metadata; errors are ra
 logging.getLogger('PIL').addHandler(logging.NullHandler())  # else its errors go to stderr too
 
 
-def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path]:
-    """Paths to try in a folder, sorted: everything with an image's extension.
+def list_images(folder: str | os.PathLike, recursive: bool = False,
+                notice: Callable[[str], None] | None = None) -> list[Path]:
+    """Paths to try in a folder, sorted: what has an image's extension, or begins as an image.
 
     Parameters
     ----------
@@ -53,6 +64,8 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
     recursive : bool
         Look in its subfolders too. Those that cannot be read are listed as well, so that reading
         them says why; links to folders are not followed.
+    notice : callable, optional
+        Gets a line of text if files were skipped, with their number and kinds.
 
     Raises
     ------
@@ -63,7 +76,7 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
     """
     if not os.path.isdir(folder):
         raise InputError(f'{folder}: no such folder')
-    found, folders = [], [folder]
+    found, folders, skipped = [], [folder], Counter()
     while folders:  # no recursion, which os.walk is before Python 3.12: folders may be deep
         current = folders.pop()
         try:
@@ -71,16 +84,48 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
                 for entry in entries:
                     if recursive and entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                        continue
+                    extension = os.path.splitext(entry.name)[1].lower()
+                    if extension in EXTENSIONS or _begins_as_image(entry):
                         found.append(entry.path)
+                    elif not entry.is_dir():
+                        skipped[extension or 'without extension'] += 1
         except OSError:
             if current == folder:
                 raise
             found.append(current)
+    passed_over = _skipped_said(skipped)
     if not found:
-        raise InputError(f'{folder}: no images there ({", ".join(sorted(EXTENSIONS))})'
+        raise InputError(f'{folder}: no images there' + (f'; {passed_over}' if skipped else '')
                          + ('' if recursive else '; for its subfolders too: --recursive'))
+    if skipped and notice:
+        notice(f'{folder}: {passed_over}')
     return sorted(map(Path, found))
+
+
+def _begins_as_image(entry):
+    """Whether a file of another name is an image; names of texts, films ... are not looked into."""
+    kind, _ = _MIME_TYPES.guess_type(entry.name)
+    if kind and not kind.startswith('image/') and kind != 'application/octet-stream':
+        return False
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, 'rb', buffering=0) as file:
+            return _BEGINNINGS.match(file.read(_BEGINNING)) is not None
+    except OSError:
+        return False
+
+
+def _skipped_said(skipped):
+    """'3 files skipped, not images that can be read (2 .heic, 1 .txt)'."""
+    number = skipped.total()
+    kinds = sorted(skipped.items(), key=lambda kind: (-kind[1], kind[0]))  # whatever their order
+    kinds = [f'{count} {name}' for name, count in kinds[:_KINDS]]
+    if len(skipped) > _KINDS:
+        kinds.append('...')
+    return (f'{number} {"file" if number == 1 else "files"} skipped, not '
+            f'{"an image" if number == 1 else "images"} that can be read ({", ".join(kinds)})')
 
 
 def read_image(path: str | os.PathLike, max_pixels: float = MAX_PIXELS,

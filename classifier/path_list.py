@@ -2,7 +2,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from classifier.errors import InputError
@@ -17,7 +17,8 @@ def is_single(names: Sequence[str]) -> bool:
     return len(names) == 1 and names[0] != STDIN and not os.path.isdir(names[0])
 
 
-def listed_paths(names: Sequence[str], recursive: bool) -> list[Path]:
+def listed_paths(names: Sequence[str], recursive: bool,
+                 notice: Callable[[str], None] | None = None) -> list[Path]:
     """The images that the arguments name, each once, in their order.
 
     Parameters
@@ -27,6 +28,8 @@ def listed_paths(names: Sequence[str], recursive: bool) -> list[Path]:
         each with a null character behind it, as `find -print0` writes them.
     recursive : bool
         Look in subfolders, too.
+    notice : callable, optional
+        As `images.list_images` takes it.
 
     Raises
     ------
@@ -38,9 +41,10 @@ def listed_paths(names: Sequence[str], recursive: bool) -> list[Path]:
     for name in names:
         if name == STDIN:
             for listed in _on_stdin():
-                found += list_images(listed, recursive) if os.path.isdir(listed) else [Path(listed)]
+                found += (list_images(listed, recursive, notice) if os.path.isdir(listed)
+                          else [Path(listed)])
         elif os.path.isdir(name):
-            found += list_images(name, recursive)
+            found += list_images(name, recursive, notice)
         elif os.path.lexists(name):
             found.append(Path(name))
         elif _URL.match(name):

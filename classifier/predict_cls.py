@@ -158,7 +158,7 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    paths = listed_paths(args.paths, args.recursive)
+    paths = listed_paths(args.paths, args.recursive, None if args.quiet else complain)
     if args.single and (args.scheduler or args.resume):
         raise InputError(f'{paths[0]}: --scheduler and --resume are for several images')
     if args.map and not args.single:

@@ -7,6 +7,7 @@ from pathlib import Path
 from classifier.batch import opened
 from classifier.conclusion import conclusion, header_said, proof_said, span
 from classifier.errors import InputError
+from classifier.forensics.coded_data import coded_damage
 from classifier.forensics.header import JpegHeader, known_header
 from classifier.forensics.lattice import TableEstimate, estimate_table
 from classifier.forensics.recompression import Earlier
@@ -79,6 +80,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     try:
         header = known_header(path)
         image = read_image(Path(path), max_pixels, warnings.append, header and header.colours)
+        if header and (damage := coded_damage(path)):
+            warnings += [f'corrupt JPEG data: {what}' for what in damage]
+            header = replace(header, damage='; '.join(filter(None, [header.damage, *damage])))
         for _ in range(1 + new):
             began = time.perf_counter()
             prediction = predictor.predict(image, refine, header and header.luma_table)

@@ -33,6 +33,8 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
     def problem(path):
         try:
             height, width = read_image(path, max_pixels, notices.append).shape[:2]
+            if _changes_pixels(path):
+                return f'{path}: GIF and AVIF change pixels; take the image that it was made of'
         except InputError as error:
             return error
         if min(height, width) < side:
@@ -54,6 +56,13 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
     if not usable:
         raise InputError('none of the images can be used')
     return usable
+
+
+def _changes_pixels(path):
+    """Whether a file is GIF, which has 256 colours, or AVIF, which is lossy."""
+    with open(path, 'rb') as file:
+        start = file.read(8)
+    return start[:4] == b'GIF8' or start[4:] == b'ftyp'
 
 
 def warn_of_jpeg(path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from classifier import images
 from classifier.errors import InputError
 from classifier.forensics.header import read_header
+from classifier.sources import usable_images
 
 
 def stored(tmp_path, image, name='a.png', **options):
@@ -248,13 +249,28 @@ def test_of_several_frames_the_first_is_taken_with_a_notice(tmp_path, photo, rgb
     assert len(notices) == 1
 
 
-@pytest.mark.parametrize('kind', ['GIF', 'EPS', 'PPM', 'TGA', 'ICO', 'JPEG2000'])
+@pytest.mark.parametrize('kind', ['EPS', 'PPM', 'TGA', 'ICO', 'JPEG2000'])
 def test_other_formats_are_refused_whatever_their_name(tmp_path, rgb, kind):
     """EPS, for one, would be handed to Ghostscript."""
     rgb.save(tmp_path / 'a.png', kind)
     with pytest.raises(InputError, match='a.png: not an image that can be read'):
         images.read_image(tmp_path / 'a.png')
     assert read_header(tmp_path / 'a.png') is None
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'AVIF'])
+def test_gif_and_avif_are_read_whatever_their_name(tmp_path, rgb, kind):
+    rgb.save(tmp_path / 'a.png', kind)
+    with Image.open(tmp_path / 'a.png') as expected:
+        assert (images.read_image(tmp_path / 'a.png')
+                == np.asarray(expected.convert('RGB'))[:, :, ::-1]).all()
+    data = (tmp_path / 'a.png').read_bytes()
+    (tmp_path / 'a.png').write_bytes(data[:len(data) * 2 // 3])
+    with pytest.raises(InputError, match='a.png: '):
+        images.read_image(tmp_path / 'a.png')
+    with pytest.raises(InputError, match='none of the images can be used'):
+        (tmp_path / 'a.png').write_bytes(data)  # whole, but no image to train on
+        usable_images([tmp_path / 'a.png'], 16)
 
 
 @pytest.mark.parametrize('height, width', [(1, 1), (15, 400), (16, 16)])
@@ -306,6 +322,33 @@ def test_listing_takes_known_extensions_in_any_case_sorted(tmp_path):
         images.list_images(tmp_path / 'folder.png')
     with pytest.raises(InputError, match='no such folder'):
         images.list_images(tmp_path / 'missing')
+
+
+def test_of_other_names_images_are_found_by_how_they_begin(tmp_path, rgb):
+    kinds = {'photo.jpg_large': 'JPEG', 'twitter.jfif': 'JPEG', 'a.jpe': 'JPEG', 'bare': 'PNG',
+             'moving.gif': 'GIF', 'b.avif': 'AVIF', 'c.orig': 'BMP', 'd.1': 'WEBP'}
+    for name, kind in kinds.items():
+        rgb.save(tmp_path / name, kind)
+    rgb.save(tmp_path / 'raw.dng', 'TIFF')  # as cameras' raw files begin
+    (tmp_path / 'a.heic').write_bytes(b'\0\0\0\x18ftypheic\0\0\0\0')
+    for name in ('README.txt', 'rows.csv', '.hidden', 'BMW'):
+        (tmp_path / name).write_text('BMW and GIF, in words')
+    (tmp_path / 'gone').symlink_to('nowhere')
+    os.mkfifo(tmp_path / 'pipe')  # which to open would wait for ever
+    said = []
+    assert [p.name for p in images.list_images(tmp_path, notice=said.append)] == sorted(kinds)
+    assert said == [f'{tmp_path}: 8 files skipped, not images that can be read '
+                    '(4 without extension, 1 .csv, 1 .dng, 1 .heic, ...)']
+    for path in images.list_images(tmp_path):
+        assert images.read_image(path).shape == (300, 400, 3)
+
+
+def test_texts_and_films_are_not_even_opened(tmp_path, monkeypatch):
+    for name in ('a.txt', 'a.json', 'a.mp4', 'a.html'):
+        (tmp_path / name).touch()
+    (tmp_path / 'a.png').touch()
+    monkeypatch.setattr('builtins.open', None)
+    assert [p.name for p in images.list_images(tmp_path)] == ['a.png']
 
 
 def test_a_subfolder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
