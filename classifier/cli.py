@@ -76,14 +76,32 @@ def printable(text: object) -> str:
                    c.encode('unicode_escape').decode() for c in str(text))
 
 
-def complain(message: str) -> None:
-    """One line on stderr, whatever file names are in it; a progress bar makes way for it."""
+@contextlib.contextmanager
+def _bar_aside() -> Iterator[None]:
+    """The progress bar, if one is drawn, makes way for a line."""
     with STDERR:
         if Progress.drawn:
             Progress.drawn.clear()
-        print(printable(message), file=sys.stderr, flush=True)
+        yield
         if Progress.drawn:
             Progress.drawn.refresh()
+
+
+def say(message: str) -> None:
+    """A line of a result on stdout."""
+    with _bar_aside():
+        print(message, flush=True)
+
+
+def complain(message: str) -> None:
+    """One line on stderr, whatever file names are in it."""
+    with _bar_aside():
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+def begin(work: str) -> None:
+    """Say on stderr what begins now and takes long, such as 'loading TensorFlow'."""
+    complain(f'{work} ...')
 
 
 def warn(message: str) -> None:
@@ -152,32 +170,30 @@ def script_parser(description: str, *more: str, **kwargs: Any) -> argparse.Argum
 def add_network_options(parser: argparse.ArgumentParser, prediction: bool = False) -> None:
     """The options that choose a network and, with `prediction`, how it answers for an image."""
     names = ', '.join(COMP_TYPES)
-    parser.add_argument('--comp_type', required=not prediction, help=names + (
-        ' (default: automatic: the quantization lattice, else jpeg_robust)' if prediction else ''))
-    parser.add_argument('--weights', metavar='DIR', help='checkpoint folder (default: the shipped)')
+    parser.add_argument('--comp_type', metavar='NAME', required=not prediction, help=names + (
+        ' (default: the exact quality where there is one, else jpeg_robust)' if prediction else ''))
+    parser.add_argument('--weights', metavar='DIR',
+                        help='folder of other weights (default: the shipped)')
     if not prediction:
         return
     parser.add_argument('--fusion', choices=FUSIONS,
-                        help="how patches become an image's quality: a posterior learned for "
-                        'edited images, the likelihood of all answers, or the '
-                        "paper's median of the confident ones (default: the first of these that "
-                        'the weights come with)')
+                        help="how the patches' answers become one: a posterior learned for "
+                        "edited images, their likelihood, or the paper's median of the confident "
+                        'ones (default: the first of these that the weights have)')
     parser.add_argument('--threshold', type=number(0, 100), metavar='C',
-                        help='median of the patches of more than this confidence (default: the '
-                        'threshold stored with the weights)')
+                        help='median of the patches of more than this confidence, 0 to 100 '
+                        '(default: as stored with the weights)')
     parser.add_argument('--runtime', choices=RUNTIMES,
-                        help='what runs the model file beside the weights (default: litert, where '
-                        'it is installed); without a model file, tensorflow runs the checkpoint')
+                        help='what runs the network (default: litert, where it is installed)')
     parser.add_argument('--patches', choices=PATCHES, default='enough',
-                        help='how many of the patches to use: enough for the likelihood to decide '
-                        '(default), or all')
+                        help='as many patches as the likelihood needs (default), or all')
 
 
 def add_scheduler_option(parser: argparse.ArgumentParser) -> None:
     """The option that hands the work to a Dask cluster."""
     parser.add_argument('--scheduler', metavar='ADDRESS',
-                        help='let the workers of a Dask cluster do it, such as '
-                        'tcp://10.0.0.1:8786 (default: the cores of this machine)')
+                        help='a Dask cluster, such as tcp://10.0.0.1:8786 (default: the cores of '
+                        'this machine)')
 
 
 def open_predictor(args: argparse.Namespace) -> Predictor:
@@ -241,7 +257,9 @@ class Progress:
         return self
 
     def __exit__(self, *_):
-        self.timer.cancel()
+        if self.timer.is_alive():
+            self.timer.cancel()
+            self.timer.join()
         with STDERR:
             Progress.drawn = None
             self.bar.close()

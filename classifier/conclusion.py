@@ -83,7 +83,7 @@ def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
         return 'no sign of JPEG compression'
     return (f'was a JPEG of about quality {prediction.quality:.0f} ({span(found.low, found.high)})'
             + ('; the pixels were changed afterwards' if (prediction.edited or 0) > 0.5 else
-               '; no exact quantization table can be seen'))
+               '; no exact quantization table was found'))
 
 
 def _structure(lattice: Lattice) -> str:

@@ -8,20 +8,20 @@
     python3 classifier/evaluate_cls.py --in_path DIV2K_valid_HR --comp_type jpeg_paper \\
         --study robustness
 
-The first compresses every image at every quality and predicts it, on all cores or with --scheduler
-on a Dask cluster, and writes results.json and confusion_matrix.png; stopped and started again, it
-continues where it was. The second is the published protocol: ten qualities, on and off the block
-grid. The third looks at single patches. The last is one of several studies, which write
-results_<study>.json.
+The first compresses every image at every quality, predicts it, and writes results.json and
+confusion_matrix.png; stopped and started again, it goes on where it was. The second is the
+published protocol: ten qualities, on and off the block grid. The third measures single patches.
+The last is one of the studies, which write results_<study>.json.
 
---fit makes what turns the patches' answers into one for the image, and writes it to --out_path; it
-belongs beside the weights.
+--fit makes what turns the patches' answers into one for the image, and writes it to --out_path, to
+be put beside the weights.
 """
 import sys
+if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
+    sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
 
 import argparse
 import importlib
@@ -87,31 +87,36 @@ def lines(studies: dict) -> list[str]:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
     parser = script_parser(__doc__, '\n'.join(['studies:', *lines(STUDIES)]),
-                           '\n'.join(['fits:', *lines(FITS)]))
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('--in_path', metavar='DIR', help='folder of images never compressed before')
+                           '\n'.join(['fits:', *lines(FITS)]),
+                           usage='%(prog)s (--in_path DIR | --hdf5_val_path FILE) [options]')
+    given = parser.add_argument_group('input')
+    source = given.add_mutually_exclusive_group(required=True)
+    source.add_argument('--in_path', metavar='DIR', help='folder of lossless photos, never JPEG')
     source.add_argument('--hdf5_val_path', metavar='FILE', help='patches made by gen_data.py')
-    add_network_options(parser, prediction=True)
-    parser.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
-    parser.add_argument('--qualities', type=qualities, default='1-100', metavar='Q',
-                        help='such as 1-100 (default), 5-95:10 or 20,40,60')
-    parser.add_argument('--crop', type=crop, action='append', metavar='DY,DX',
-                        help='crop the compressed images; repeat it for several crops '
-                        '(default: 0,0)')
-    parser.add_argument('--limit', type=count(1), metavar='N', help='only the first N images')
-    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
-    parser.add_argument('--refine', action='store_true',
-                        help='let the quantization lattice answer where there is one')
-    other = parser.add_mutually_exclusive_group()
+    given.add_argument('--recursive', action='store_true', help='subfolders too')
+    given.add_argument('--limit', type=count(1), metavar='N', help='only the first N images')
+    network = parser.add_argument_group('network')
+    add_network_options(network, prediction=True)
+    network.add_argument('--refine', action='store_true',
+                         help='with --comp_type: look for the exact quality first')
+    measured = parser.add_argument_group('what is measured')
+    measured.add_argument('--qualities', type=qualities, default='1-100', metavar='Q',
+                          help='such as 1-100 (default), 5-95:10 or 20,40,60')
+    measured.add_argument('--crop', type=crop, action='append', metavar='DY,DX',
+                          help='crop the compressed images; repeat it for several crops '
+                          '(default: 0,0)')
+    other = measured.add_mutually_exclusive_group()
     other.add_argument('--study', choices=STUDIES, metavar='NAME',
                        help='one of the studies below, in place of the plain evaluation')
     other.add_argument('--fit', choices=FITS, metavar='NAME',
                        help='one of the fits below')
-    parser.add_argument('--calibrate_on', metavar='DIR', help='with --study analysis: also '
-                        'calibrate the answers, by a monotone map fitted on these photos')
-    parser.add_argument('--baseline', metavar='DIR', help='with --study compare: weights of '
-                        'MobileNetV2 (default: the shipped)')
-    add_scheduler_option(parser)
+    measured.add_argument('--calibrate_on', metavar='DIR', help='with --study analysis: also '
+                          'calibrate the answers, by a monotone map fitted on these photos')
+    measured.add_argument('--baseline', metavar='DIR', help='with --study compare: weights of '
+                          'MobileNetV2 (default: the shipped)')
+    output = parser.add_argument_group('output')
+    output.add_argument('--out_path', type=Path, default='out', metavar='DIR', help='default: out')
+    add_scheduler_option(parser.add_argument_group('scale'))
     args = parser.parse_args(argv)
     patches, name = args.hdf5_val_path, args.study or args.fit
     work = STUDIES.get(args.study) or FITS.get(args.fit)

@@ -9,10 +9,11 @@ The same command with the same seed writes the same file, whatever the number of
 cores. Started again after an interruption, even a kill, it goes on where it was.
 """
 import sys
+if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
+    sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
 
 import argparse
 import hashlib
@@ -45,7 +46,7 @@ HDF5_HEADERS = 8192  # bytes in a file beside the data, at most
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument('--in_path', required=True, help='folder of images never compressed before')
+    parser.add_argument('--in_path', required=True, help='folder of lossless photos, never JPEG')
     parser.add_argument('--num_samples', required=True, type=count(1), metavar='N',
                         help='patches for each quality, over all images')
     parser.add_argument('--hdf5_name', required=True, help='name of the file to write')

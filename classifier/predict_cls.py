@@ -14,10 +14,11 @@ compression, or that it cannot tell. A JPEG file's header is compared with its p
 With --comp_type that network answers for every image; --refine looks for the exact quality first.
 """
 import sys
+if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
+    sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
 
 import argparse
 import contextlib

@@ -8,6 +8,8 @@ import numpy as np
 from classifier.models import grid_positions, patch_windows
 from classifier.predictor import Predictor
 
+LEAST_RANGE = 20  # levels that the colours of a map span at least: less is noise
+
 
 @dataclass(frozen=True)
 class QualityMap:
@@ -52,19 +54,52 @@ def quality_map(predictor: Predictor, image: np.ndarray, neighbourhood: int = 5)
 
 
 def map_figure(image: np.ndarray, found: QualityMap, threshold: float) -> Any:
-    """A matplotlib figure of the map over the image, hatched where the network is unsure."""
+    """A matplotlib figure of an image and, beside it, its map, hatched where it means little.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels.
+    found : QualityMap
+        Of this image.
+    threshold : float
+        Confidence 0..100; blocks more than 5 below it are hatched, and do not set the range of
+        colours.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     from matplotlib.figure import Figure
     height, width = image.shape[:2]
-    figure = Figure(figsize=(9, 1 + 8 * min(height / width, 5)))  # a strip would be too long
-    axes = figure.add_subplot()
-    axes.imshow(image[:, :, 1], cmap='gray', vmin=0, vmax=255)
-    rows, cols = found.quality.shape
-    extent = (4, 8 * cols + 4, 8 * rows + 4, 4)  # each value stands for its middle block
-    heat = axes.imshow(found.quality, extent=extent, cmap='viridis', vmin=1, vmax=100, alpha=0.6)
+    figure = Figure(figsize=(11, float(np.clip(4.8 * height / width, 2, 16)) + 0.8),
+                    layout='constrained')
+    panels = figure.subplots(1, 2)
+    panels[0].imshow(image[:, :, ::-1], extent=(0, width, height, 0))
+    panels[0].set_title('(a) image', fontsize=13)
     unsure = found.confidence < threshold - 5
-    if unsure.any() and min(unsure.shape) > 1:  # there is no contour on a single row
-        y, x = 8 + 8 * np.arange(rows), 8 + 8 * np.arange(cols)
-        axes.contourf(x, y, unsure, levels=[0.5, 1.5], colors='none', hatches=['////'])
-    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    figure.colorbar(heat, label='quality (hatched: unsure)', shrink=0.8)
+    lowest, highest = _colour_range(found.quality if unsure.all() else found.quality[~unsure])
+    # A value stands for the block in the middle of its patch; the outermost reach to the edge.
+    y, x = (8 + 8 * np.arange(n) for n in found.quality.shape)
+    edges = [np.r_[0, (centres[1:] + centres[:-1]) / 2, side]
+             for centres, side in ((x, width), (y, height))]
+    heat = panels[1].pcolormesh(*edges, found.quality, cmap='cividis', vmin=lowest, vmax=highest)
+    if unsure.any():
+        panels[1].contourf(np.r_[0, x, width], np.r_[0, y, height], np.pad(unsure, 1, 'edge'),
+                           levels=[0.5, 1.5], colors='none', hatches=['////'])
+    panels[1].set_title('(b) quality' + (', hatched where unsure' if unsure.any() else ''),
+                        fontsize=13)
+    panels[1].set(aspect='equal')
+    for panel in panels:
+        panel.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    bar = figure.colorbar(heat, ax=panels, shrink=0.8, extend='both', pad=0.02)
+    bar.set_label('quality', fontsize=13)
+    bar.ax.tick_params(labelsize=12)
     return figure
+
+
+def _colour_range(quality):
+    """The lowest and highest quality, at least LEAST_RANGE apart, for the colours."""
+    lowest, highest = float(quality.min()), float(quality.max())
+    more = max(0.0, LEAST_RANGE - (highest - lowest)) / 2
+    return max(0.0, lowest - more), min(100.0, highest + more)

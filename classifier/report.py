@@ -39,7 +39,7 @@ class Report:
         Lines that say more.
     warnings : list of str
     error : str, optional
-        Why the pixels cannot be used, so that only the header is told.
+        Why the pixels cannot be used, so that only the header was read.
     table_quality : int, optional
         Where the pixels show a quantization table that is not libjpeg's: the nearest quality.
     """

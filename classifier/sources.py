@@ -2,7 +2,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from classifier.cli import warn
+from classifier.cli import Progress, warn
 from classifier.environment import cores
 from classifier.errors import InputError
 from classifier.forensics.header import known_header
@@ -43,8 +43,11 @@ def usable_images(paths: list[Path], side: int, max_pixels: float = MAX_PIXELS) 
             return f'{path}: {width}x{height}, JPEG holds no side over {MAX_JPEG_SIDE} px'
         return None
 
-    with ThreadPoolExecutor(cores()) as pool:
-        problems = list(pool.map(problem, paths))  # all, for reading may keep stderr quiet
+    with ThreadPoolExecutor(cores()) as pool, Progress(len(paths), 'images read') as progress:
+        problems = []  # of all, for reading may keep stderr quiet
+        for reason in pool.map(problem, paths):
+            problems.append(reason)
+            progress.update(len(problems))
     for notice in sorted(notices):
         warn(notice)
     for path, reason in zip(paths, problems):

@@ -28,10 +28,11 @@ Weights just trained get the model file that predict_cls.py and evaluate_cls.py 
 quality of: out/comp_features.tflite or out/comp_features.onnx.
 """
 import sys
+if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
+    sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
 
 import argparse
 import contextlib
@@ -40,7 +41,7 @@ import os
 from classifier.checkpoints import (COMPANION_FILES, FEATURES_FILE, MODEL_FILE, best_folder,
                                     load_network, refuse_shipped, stored_threshold,
                                     weights_digest)
-from classifier.cli import add_network_options, command, named, script_parser
+from classifier.cli import add_network_options, begin, command, named, script_parser
 from classifier.environment import import_tensorflow, quiet
 from classifier.errors import InputError
 from classifier.export import convert, described, description_of
@@ -149,6 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         import_onnx()
     refuse_shipped(args.out_path)
     check_writable(path)
+    begin('loading TensorFlow and the weights')
     network = load_network(comp_type, folder)
     if weights_digest(args.out_path) not in (None, weights_digest(folder)):
         raise InputError(f'{args.out_path}: holds other weights; choose another --out_path')
@@ -156,6 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         network = feature_network(network)
     batches = calibration_patches(args.in_path, comp_type, comp_type.samples ** 2)
     patches = batches[0]
+    begin('converting the network, and comparing the two')
     with quiet():
         model, output = exported(network, args, folder, batches)
         difference = np.abs(output - network(patches).numpy())

@@ -23,10 +23,11 @@ Adam; the learning rate warms up, then falls to 0 along a cosine. What is valida
 exponential moving average (EMA) of the weights.
 """
 import sys
+if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
+    sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
 
 import argparse
 import contextlib
@@ -34,7 +35,7 @@ import json
 from functools import partial
 from types import ModuleType
 
-from classifier.cli import command, script_parser
+from classifier.cli import begin, command, script_parser
 from classifier.edits import EDITED_SHARE
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
@@ -120,6 +121,7 @@ def main(argv: list[str] | None = None) -> int | None:
         errors_named = torch_step.small_memory_named
     elif args.strategy == 'multi_worker':
         errors_named = lost_workers_named
+    begin('loading what to train on, and the network')
     with errors_named():
         if args.in_path:
             open_photos = partial(

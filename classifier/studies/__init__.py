@@ -41,11 +41,11 @@ STUDIES = {
     'subsampling': Study('how often chroma subsampling and the chroma table are found', 'lattice',
                          'subsampling', False)}
 
-# What is fitted and stored in --out_path, to be beside the weights; on training photos.
+# What is fitted and stored in --out_path, to be put beside the weights.
 FITS = {
-    'likelihood': Study('how patches answer at each quality: likelihood.npz', 'likelihood_fit',
-                        'fit_likelihood'),
-    'posterior': Study("what an image's answers say of its quality, through an edit: posterior.npz",
-                       'posterior_fit', 'fit_posterior'),
+    'likelihood': Study('on training photos, how patches answer at each quality: likelihood.npz',
+                        'likelihood_fit', 'fit_likelihood'),
+    'posterior': Study("on training photos, what an image's answers say of its quality, through an "
+                       'edit: posterior.npz', 'posterior_fit', 'fit_posterior'),
     'threshold': Study("the confidence at which the paper's rule has its lowest MAE: "
                        'threshold.txt')}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from classifier.checkpoints import SAVE_FOLDER, load_checkpoint, save_checkpoint
-from classifier.cli import command, script_parser
+from classifier.cli import begin, command, script_parser
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
 from classifier.training.best_weights import BestWeights
@@ -159,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.set_defaults(comp_type=NAME)
     args = parser.parse_args(argv)
     schedule = resolve_schedule(args, SCHEDULE)
+    begin('loading what to train on, and the network')
     train, val = (PhotoSource(folder, SIDE, args.recursive, augment=False)
                   for folder in (args.in_path, args.val_path))
     backend = KerasStep(lambda: build_network(schedule['seed']), absolute_error,

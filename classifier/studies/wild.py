@@ -12,7 +12,7 @@ from classifier.posterior import LEVELS, QUALITIES
 from classifier.studies.common import at_level, over_photos, print_table
 
 SURE, OFF = 6, 8  # an interval no wider than this, and an error larger than this: sure and wrong
-TOLD = 90         # a never compressed image of a lower answer is told as a JPEG
+NEVER_FROM = 90   # a never compressed image of a lower answer is taken for a JPEG
 
 
 def measures(truth: np.ndarray, answers: np.ndarray) -> dict:
@@ -29,9 +29,9 @@ def measures(truth: np.ndarray, answers: np.ndarray) -> dict:
     -------
     dict
         Of the answers: MAE; of those with an interval its coverage and median width, and the share
-        that is sure and wrong. Of the never compressed ones: the share told as JPEGs, with a
-        quality under TOLD, and with a probability of compression over one half. And the share that
-        is answered. None where there is nothing to count.
+        that is sure and wrong. Of the never compressed ones: the share taken for JPEGs, with a
+        quality under NEVER_FROM, and with a probability of compression over one half. And the share
+        that is answered. None where there is nothing to count.
     """
     quality, low, high, compressed = answers.T
     right, answered, never = QUALITIES[truth - 1], ~np.isnan(quality), truth == LEVELS
@@ -44,7 +44,7 @@ def measures(truth: np.ndarray, answers: np.ndarray) -> dict:
             'coverage': share(((low <= right) & (right <= high))[known]),
             'width': float(np.median(width[known])) if known.any() else None,
             'sure_and_wrong': share(((width <= SURE) & (error > OFF))[known]),
-            'never_under_90': share((quality[never] < TOLD)),
+            'never_under_90': share((quality[never] < NEVER_FROM)),
             'never_told_jpeg': share((compressed[never] > 0.5))}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from classifier.checkpoints import load_arrays, refuse_wildcards
-from classifier.cli import Progress
+from classifier.cli import Progress, say
 from classifier.errors import InputError
 from classifier.files import check_writable, save_arrays, whole_file
 from classifier.patches import Patches
@@ -116,8 +116,8 @@ def run_training(args: argparse.Namespace, schedule: dict, backend: Backend, bes
                 better = best.offer(backend.weights(), val_loss)
                 history.add(epoch, step, step * batch_size, learning_rate(step, schedule), loss,
                             error, val_loss, val_mae)
-                print(f'epoch {epoch}/{schedule["epochs"]}: loss {loss:.4f}, validation loss '
-                      f'{val_loss:.4f}, MAE {val_mae:.4f}' + ', best so far' * better, flush=True)
+                say(f'epoch {epoch}/{schedule["epochs"]}: loss {loss:.4f}, validation loss '
+                    f'{val_loss:.4f}, MAE {val_mae:.4f}' + ', best so far' * better)
             due, stop = map(any, zip(*backend.of_all_workers(
                 time.monotonic() - saved > STATE_SECONDS, bool(signals) or stop_file.exists())))
             if ends_epoch or due or stop:
