@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+"""A page on this machine to drop pictures on: at what JPEG quality was each compressed?
+
+    python3 classifier/app.py
+    python3 classifier/app.py --port 8000 --no_browser
+
+It is served to this machine alone, and nothing leaves it. It needs Gradio:
+
+    python3 -m pip install gradio -c requirements.txt
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classifier  # noqa: F401, first: from here on Ctrl-C leaves no traceback
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from classifier.cli import command, count, script_parser
+from classifier.errors import InputError
+from classifier.files import save_figure, whole_file
+from classifier.images import FORMATS, MAX_PIXELS, read_image
+from classifier.page import COLUMNS, TYPES, Picture, card, counts, csv_text, json_text, table
+from classifier.predictor import Predictor
+from classifier.quality_map import map_figure, quality_map
+from classifier.report import look_at
+from classifier.run_rows import CSV_FORMAT
+
+HOST, PORT = '127.0.0.1', 7860
+OLDEST_GRADIO = 6
+DRAWN_AT_ONCE = 4_000_000  # pixels up to which the map, some seconds' work, is drawn unasked
+SHOW_EVERY = 0.5           # seconds between two looks at how far many pictures are
+# The browser itself refuses what is not this machine's, whatever Gradio's page asks for.
+LOCAL_ONLY = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
+              "form-action 'self'; frame-ancestors 'none'")
+STYLE, PASTE = (Path(__file__).with_name(name) for name in ('page.css', 'paste.js'))
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; without `argv` those of the command line."""
+    parser = script_parser(__doc__)
+    parser.add_argument('--port', type=count(1, 65535), default=PORT, metavar='N',
+                        help=f'serve the page at http://{HOST}:N (default: {PORT})')
+    parser.add_argument('--no_browser', action='store_true', help='do not open the browser')
+    parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
+                        help=f'refuse larger images, unread (default: {MAX_PIXELS})')
+    return parser.parse_args(argv)
+
+
+class Stopped(Exception):
+    """A map was given up, for something else was asked for."""
+
+
+class Desk:
+    """One predictor for all who ask; it works for one of them at a time.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Automatic.
+    max_pixels : int
+        Larger images are refused.
+    folder : Path
+        Where files to download are put.
+    """
+
+    def __init__(self, predictor: Predictor, max_pixels: int, folder: Path):
+        self.predictor, self.max_pixels, self.folder = predictor, max_pixels, folder
+        self.lock, self.requests = threading.Lock(), 0
+
+    def new_request(self) -> int:
+        """The number of a request; a map that an earlier one asked for is given up."""
+        self.requests += 1
+        return self.requests
+
+    def look(self, path: str, name: str) -> Picture:
+        """The `Picture` of a file, with all that is found out about it."""
+        with self.lock:
+            found = look_at(path, None, True, self.max_pixels, self.predictor)
+        return Picture(name, Path(path), found)
+
+    def draw_map(self, picture: Picture, progress: Callable[[float], Any]) -> Path:
+        """A PNG file with the quality map of a picture that has pixels.
+
+        Parameters
+        ----------
+        picture : Picture
+        progress : callable
+            Gets the share that is done, 0..1.
+
+        Raises
+        ------
+        Stopped
+            Something else was asked for meanwhile.
+        InputError
+            The picture is too small.
+        """
+        number, path = self.new_request(), self.new_file(f'{Path(picture.name).stem}_map.png')
+        with self.lock:
+            image = read_image(picture.path, self.max_pixels)
+            found = quality_map(_Watched(self, number, len(image), progress), image)
+            save_figure(map_figure(image, found, self.predictor.threshold), path)
+        return path
+
+    def new_file(self, name: str) -> Path:
+        """A path for a file of that name, in a folder of its own."""
+        return Path(tempfile.mkdtemp(dir=self.folder), name)
+
+
+class _Watched:
+    """A desk's predictor that says how far a map is, and gives up when it is not wanted."""
+
+    def __init__(self, desk, number, height, progress):
+        self.desk, self.number, self.progress, self.done = desk, number, progress, 0
+        self.type = desk.predictor.type
+        self.rows = height // self.type.block
+
+    def run_network(self, patches):
+        if self.desk.requests != self.number:
+            raise Stopped
+        self.done += 1
+        if self.done % 8 == 0:
+            self.progress(self.done / self.rows)
+        return self.desk.predictor.run_network(patches)
+
+
+def files_made_of(picture: Picture, map_path: Path) -> list[str]:
+    """The files to download that belong to one picture."""
+    return [str(map_path)]
+
+
+def build(gr: ModuleType, desk: Desk) -> Any:
+    """The page, a `gradio.Blocks`."""
+    with gr.Blocks(title='JPEG quality from pixels', analytics_enabled=False, fill_width=True,
+                   delete_cache=(3600, 86400)) as blocks:  # seconds: looked at, and kept at most
+        gr.HTML('<h1>At what JPEG quality was this picture compressed?</h1><p>Told from its pixels. '
+                'It stays on this machine.</p>', elem_id='top')
+        given = gr.File(file_count='multiple', height=130, elem_id='pictures',
+                        label='Pictures: drop, paste or choose one or many')
+        given.preprocess = _paths_and_names  # Gradio's own has no original names
+        status = gr.HTML(elem_id='status')
+        rows = gr.Dataframe(headers=list(COLUMNS), datatype=list(TYPES), interactive=False,
+                            visible=False, max_height=500, wrap=True, elem_id='table',
+                            label='Click a row to see its picture; ⋮ beside a heading sorts',
+                            column_widths=['5%', '24%', '38%', '11%', '11%', '11%'])
+        with gr.Row(visible=False, elem_id='downloads') as downloads:
+            as_csv, as_json = (gr.DownloadButton(f'Download {kind}', size='sm', scale=0,
+                                                 min_width=140) for kind in ('CSV', 'JSON'))
+        shown = gr.HTML(elem_id='picture')
+        draw = gr.Button('Draw the quality map', visible=False, elem_id='draw')
+        drawn = gr.Image(visible=False, interactive=False, type='filepath', elem_id='map',
+                         label='Quality map: the quality that the network sees in each part',
+                         buttons=['fullscreen'])
+        files = gr.File(file_count='multiple', visible=False, interactive=False,
+                        label='Files to download', elem_id='files')
+        pictures, chosen = gr.State([]), gr.State(0)
+
+        def look(named):
+            desk.new_request()
+            found, last = [], time.monotonic()
+            for path, name in named:
+                found.append(desk.look(path, name))
+                if time.monotonic() - last > SHOW_EVERY:
+                    last = time.monotonic()
+                    yield {status: f'{len(found)} of {len(named)} pictures ...'}
+            if not found:
+                return
+            several = len(found) > 1
+            csv_path, json_path = desk.new_file('qualities.csv'), desk.new_file('qualities.json')
+            for path, text in ((csv_path, csv_text(found)), (json_path, json_text(found))):
+                with whole_file(path, **CSV_FORMAT) as file:
+                    file.write(text)
+            yield {given: None, pictures: found, status: counts(found) if several else '',
+                   rows: gr.update(value=table(found), visible=several),
+                   downloads: gr.update(visible=several),
+                   as_csv: str(csv_path), as_json: str(json_path), **choose(found, 0)}
+
+        def choose(found, index):
+            """What shows one picture, but for its map."""
+            desk.new_request()
+            return {chosen: index, shown: card(found[index]), draw: gr.update(visible=False),
+                    drawn: gr.update(value=None, visible=False),
+                    files: gr.update(value=None, visible=False)}
+
+        def choose_row(found, event: gr.SelectData):
+            return choose(found, int(event.row_value[0]) - 1)
+
+        def show_map(found, index, progress=gr.Progress()):
+            picture = found[index] if found else None
+            if picture is None or not picture.has_pixels:
+                return gr.skip()
+            if pixels_of(picture.path) > DRAWN_AT_ONCE:
+                return {draw: gr.update(visible=True)}
+            return draw_map(found, index, progress)
+
+        def draw_map(found, index, progress=gr.Progress()):
+            try:
+                path = desk.draw_map(found[index], lambda share: progress(
+                    share, desc='Drawing the quality map'))
+            except Stopped:
+                return gr.skip()
+            except InputError as error:
+                return {status: str(error)}
+            return {draw: gr.update(visible=False),
+                    drawn: gr.update(value=str(path), visible=True),
+                    files: gr.update(value=files_made_of(found[index], path), visible=True)}
+
+        of_picture = [chosen, shown, draw, drawn, files, status]
+        private = {'api_visibility': 'private', 'concurrency_limit': None}
+        asked = [given.upload(look, given, [given, pictures, rows, downloads, as_csv, as_json,
+                                            *of_picture], show_progress_on=status, **private),
+                 rows.select(choose_row, pictures, of_picture, show_progress='hidden', **private)]
+        for event in asked:
+            event.then(show_map, [pictures, chosen], of_picture, show_progress_on=status, **private)
+        draw.click(draw_map, [pictures, chosen], of_picture, show_progress_on=status, **private)
+    return blocks
+
+
+def _paths_and_names(files: Any) -> list[tuple[str, str]]:
+    return [(file.path, file.orig_name or Path(file.path).name) for file in files or ()]
+
+
+def pixels_of(path: Path) -> int:
+    """How many pixels an image file has that can be read."""
+    with Image.open(path, formats=FORMATS) as image:
+        return image.width * image.height
+
+
+class LocalOnly:
+    """An ASGI application that forbids the browser every address but this server's."""
+
+    def __init__(self, app: Callable):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        async def send_with_policy(message):
+            if message['type'] == 'http.response.start':
+                message['headers'] = [*message['headers'],
+                                      (b'content-security-policy', LOCAL_ONLY.encode())]
+            await send(message)
+        await self.app(scope, receive, send_with_policy)
+
+
+def import_gradio(folder: str) -> ModuleType:
+    """The module gradio, told to keep its copies in that folder and to connect to nothing.
+
+    Raises
+    ------
+    InputError
+        It is not installed, or too old.
+    """
+    os.environ |= {'GRADIO_TEMP_DIR': folder, 'GRADIO_ANALYTICS_ENABLED': 'False',
+                   'HF_HUB_OFFLINE': '1', 'HF_HUB_DISABLE_TELEMETRY': '1'}
+    for name in ('no_proxy', 'NO_PROXY'):  # Gradio asks the page itself whether it is there
+        os.environ[name] = ','.join(filter(None, [os.environ.get(name), HOST]))
+    try:
+        import gradio
+    except ImportError as error:
+        lacks = str(error)
+    else:
+        if int(gradio.__version__.partition('.')[0]) >= OLDEST_GRADIO:
+            return gradio
+        lacks = f'{gradio.__version__} is too old'
+    raise InputError(f'the page needs Gradio {OLDEST_GRADIO} ({lacks}); install it with "python3 '
+                     '-m pip install -U gradio -c requirements.txt"')
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it tidies up, as after Ctrl-C
+    with tempfile.TemporaryDirectory(prefix='q1net_') as folder:
+        gr = import_gradio(folder)
+        from starlette.middleware import Middleware
+        fonts = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['system-ui', 'sans-serif']}
+        blocks = build(gr, Desk(Predictor(), args.max_pixels, Path(folder)))
+        try:
+            blocks.launch(
+                server_name=HOST, server_port=args.port, share=False, ssr_mode=False, pwa=False,
+                mcp_server=False, run_history=False, enable_monitoring=False, footer_links=[],
+                quiet=True, prevent_thread_lock=True, inbrowser=not args.no_browser,
+                theme=gr.themes.Default(**fonts), css_paths=STYLE, js=PASTE.read_text(),
+                app_kwargs={'middleware': [Middleware(LocalOnly)]})
+            print(f'The page is at http://{HOST}:{args.port} (Ctrl-C ends it)', flush=True)
+            threading.Event().wait()
+        except OSError:
+            raise InputError(f'port {args.port} is taken, or not allowed; choose another one: '
+                             '--port N') from None
+        finally:
+            blocks.close(verbose=False)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

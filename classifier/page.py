@@ -1,0 +1,229 @@
+"""What the page of app.py shows of the pictures: texts, HTML, table, CSV and JSON.
+
+Nothing here needs Gradio, and nothing touches files.
+"""
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from classifier.cli import printable
+from classifier.conclusion import span
+from classifier.errors import InputError
+from classifier.report import FIELDS, REFINED_FIELDS, Report
+from classifier.summary import Summary, as_text, kind, rounded
+
+COLUMNS = ('#', 'file', 'what was found', 'quality', 'lowest', 'highest')
+TYPES = ('number', 'str', 'str', 'number', 'number', 'number')  # of the columns, to sort by
+_KINDS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.jfif': 'JPEG', '.png': 'PNG',
+          '.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF', '.webp': 'WebP', '.gif': 'GIF',
+          '.avif': 'AVIF'}
+_PROOF = re.compile(r'; [\d,]+ of [\d,]+ blocks are bit-exact'
+                    r'| \((?=[^()]*(block grid|bit-exact))([^()]|\([^()]*\))*\)')
+_INTERVAL = re.compile(r' \((\d+) to (\d+)\)')
+_COLOURS = {'exact': 'sure', 'estimated': 'likely', 'never JPEG': 'clear', 'cannot tell': 'open'}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that was given to the page.
+
+    Parameters
+    ----------
+    name : str
+        As it was called where it came from.
+    path : Path
+        Where its bytes are.
+    found : Report or InputError
+        As `report.look_at` returns it, in automatic mode.
+    """
+    name: str
+    path: Path
+    found: Report | InputError
+
+    @property
+    def has_row(self) -> bool:
+        """Whether there is a row on it, if only of its header."""
+        return isinstance(self.found, Report)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether its pixels could be used."""
+        return self.has_row and not self.found.error
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that a conclusion rests on, in words."""
+    label: str
+    value: str
+    meaning: str
+    limit: str  # when it fails
+
+
+def sentence(picture: Picture) -> str:
+    """The conclusion as a sentence for people; the error of a file that cannot be used.
+
+    The numbers of the proof are left out, which `facts` has.
+    """
+    name = printable(picture.name)
+    if not picture.has_row:
+        return f'{name}: {picture.found}'
+    if picture.found.error:
+        return f'{name}: {picture.found.error}; only its header was read'
+    said = _INTERVAL.sub(r', between \1 and \2', _PROOF.sub('', picture.found.conclusion))
+    this = f'This {_KINDS.get(Path(picture.name).suffix.lower(), "picture")}'
+    if said.startswith('was '):
+        said = f'{this} {said}'
+    elif said.startswith('a JPEG whose '):
+        said = f'This is {said}'
+    elif said.startswith('no sign of JPEG compression'):
+        said = f'{this} shows {said}'
+    return f'{said[0].upper()}{said[1:]}.'
+
+
+def facts(report: Report) -> list[Fact]:
+    """What the conclusion on an image rests on, each with its meaning and its limit."""
+    row, found = report.row, []
+    if not report.error:
+        found += _of_pixels(row)
+    if row['verdict'] == 'no header':
+        value = 'none: this is no JPEG file'
+    else:
+        quality = row['header_quality']
+        parts = ['names no quality' if quality is None else f'quality {quality}',
+                 row['header_subsampling'], row['header_process'], row['header_damage']]
+        value = ', '.join(filter(None, parts))
+        if row['verdict'] == 'contradiction':
+            value += '; its pixels contradict that'
+    found.append(Fact('Header', value, 'What a JPEG file itself says of its last compression.',
+                      'It tells of the last save alone, and can be forged; so the pixels are '
+                      'asked, too.'))
+    if row['encoder'] is not None:
+        found.append(Fact('Encoder', row['encoder_setting'] or row['encoder'],
+                          'Whose quantization tables these are, on its own scale.',
+                          'Many programs share their tables: it names a family, not one program.'))
+    earlier = [part for part in report.conclusion.split('; ') if part.startswith('saved before')]
+    value = {'recompressed': 'found', 'not checked': 'not looked for',
+             'no header': 'not looked for, without a JPEG header'}.get(row['verdict'], 'none found')
+    found.append(Fact('Earlier save', ' '.join(earlier) or value,
+                      'Traces that a coarser compression left in the pixels before the last one.',
+                      'An earlier save at the same or a higher quality leaves hardly any.'))
+    return found
+
+
+def _of_pixels(row: dict) -> list[Fact]:
+    exact = row['exact_blocks']
+    found = [Fact(
+        'Exact blocks', 'none' if exact is None else f'{exact:,} of {row["tested_blocks"]:,}',
+        'Compressed again in the same way, so many 8x8 blocks come out bit for bit as they are: '
+        'a proof.',
+        'Pixels that were resized, filtered or recoloured have none; then the quality is '
+        'estimated.')]
+    low, high, answer = row['quality_low'], row['quality_high'], kind(row)
+    value = 'none' if low is None else span(low, high)
+    if answer == 'exact':
+        found.append(Fact('Quality', value, 'All qualities (1 to 100, as libjpeg counts them) that '
+                          'these pixels can come from.',
+                          'Of tables that are not libjpeg\'s it is the nearest quality.'))
+    else:
+        value += ', if it was a JPEG' if answer == 'never JPEG' else ''
+        found.append(Fact('Interval', value, 'In 9 of 10 cases the true quality (1 to 100) lies '
+                          'in there.',
+                          'The stronger the edit, the wider it is; an edit of an unknown kind '
+                          'can mislead it.'))
+    found.append(Fact(
+        'Ever JPEG', _percent(row['compressed'], answer == 'exact'),
+        'Whether these pixels were JPEG compressed at all; a probability, where it is not proved.',
+        'A good JPEG that was then made much smaller looks as if it had never been one.'))
+    if row['grid_dy'] is not None:
+        chroma = row['subsampling'] or 'not known'
+        found.append(Fact(
+            'Grid and chroma', f'({row["grid_dy"]}, {row["grid_dx"]}), {chroma}',
+            'Where the first 8x8 block starts, in pixels from the top and the left, and how the '
+            'colours were subsampled. Other than (0, 0), the picture was cropped.',
+            'A crop by a multiple of 8 does not show.'))
+    return found
+
+
+def _percent(probability: float | None, proved: bool) -> str:
+    if probability is None:
+        return 'not known'
+    if proved:
+        return 'yes'
+    percent = round(100 * probability)
+    return {0: 'under 1 %', 100: 'over 99 %'}.get(percent, f'{percent} %')
+
+
+def card(picture: Picture) -> str:
+    """HTML of one picture: its name, the sentence, what it rests on, and all fields."""
+    name, said = escape(printable(picture.name)), escape(sentence(picture))
+    if not picture.has_row:
+        return f'<div class="card error"><p class="said">{said}</p></div>'
+    report = picture.found
+    colour = 'error' if report.error else _COLOURS[kind(report.row)]
+    notes = ''.join(f'<p class="note">{escape(warning)}</p>' for warning in report.warnings)
+    rows = ''.join(
+        f'<tr><th>{escape(fact.label)}</th><td>{escape(fact.value)}</td><td>{escape(fact.meaning)} '
+        f'<i>{escape(fact.limit)}</i></td></tr>' for fact in facts(report))
+    fields = ''.join(f'<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>'
+                     for name, value in rounded(report.row).items() if value is not None)
+    return (f'<div class="card {colour}"><p class="name">{name}</p><p class="said">{said}</p>'
+            f'{notes}<table class="facts"><tr><th></th><th>found</th><th>what it means, <i>and '
+            f'when it fails</i></th></tr>{rows}</table><details><summary>As the command line says '
+            f'it</summary><p>{escape(report.conclusion)}</p><table class="fields">{fields}</table>'
+            '</details></div>')
+
+
+def table(pictures: Sequence[Picture]) -> list[list]:
+    """A row of COLUMNS for each picture, which knows it again by its number, from 1 on."""
+    rows = []
+    for number, picture in enumerate(pictures, 1):
+        row = picture.found.row if picture.has_pixels else {}
+        quality = row.get('quality')
+        if row and kind(row) == 'never JPEG':
+            quality = None
+        rows.append([number, printable(picture.name), _short(picture),
+                     None if quality is None else round(quality, 1),
+                     *(row.get(end) if quality is not None else None
+                       for end in ('quality_low', 'quality_high'))])
+    return rows
+
+
+def _short(picture: Picture) -> str:
+    """The sentence without the name in front of an error."""
+    return sentence(picture).removeprefix(f'{printable(picture.name)}: ')
+
+
+def counts(pictures: Sequence[Picture]) -> str:
+    """'9 images: 5 exact, 4 never JPEG', as predict_cls.py ends."""
+    summary = Summary()
+    for picture in pictures:
+        if picture.has_pixels:
+            summary.add(picture.found.row)
+        else:
+            summary.unread += 1
+    return str(summary)
+
+
+def csv_text(pictures: Sequence[Picture]) -> str:
+    """The rows as `predict_cls.py --csv` writes them, with the files' own names."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(FIELDS + REFINED_FIELDS)
+    writer.writerows(map(as_text, _rows(pictures)))
+    return text.getvalue()
+
+
+def json_text(pictures: Sequence[Picture]) -> str:
+    """The rows as a JSON array of objects, rounded as in CSV."""
+    return json.dumps([rounded(row) for row in _rows(pictures)], indent=1)
+
+
+def _rows(pictures: Sequence[Picture]) -> list[dict]:
+    return [picture.found.row | {'path': picture.name} for picture in pictures
+            if picture.has_row]
