@@ -32,8 +32,10 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
     ----------
     prediction : Prediction
         Of the automatic mode.
-    header, earlier : optional
-        Of a JPEG file: its header, and the compression before the last one.
+    header : JpegHeader, optional
+        Of a JPEG file.
+    earlier : Earlier, optional
+        The compression before the last one, where it was looked for.
     table : TableEstimate, optional
         What is known of the quantization table, where the lattice gave no quality.
 
@@ -43,11 +45,10 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
         A sentence without the file's name, in lower case.
     """
     if header is None:
-        return _of_pixels(prediction, table)
+        return _of_pixels(prediction, table) + earlier_said(earlier)
     said = f'a JPEG whose {header_said(header)}'
-    if earlier and earlier.quality is not None:
-        return (f'{said}; saved before at about quality {earlier.quality}, block grid at '
-                f'({earlier.grid_dy}, {earlier.grid_dx})')
+    if earlier_said(earlier):
+        return said + earlier_said(earlier)
     if contradicts(prediction, header):
         if prediction.confirms_header:
             seen = prediction.posterior
@@ -60,6 +61,14 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
     if prediction.quality is None:
         return f'{said}; from its pixels: {_of_pixels(prediction, table)}'
     return f'{said}; no earlier compression found'
+
+
+def earlier_said(earlier: Earlier | None) -> str:
+    """The end of a sentence on the last save, about the one before; '' where none was found."""
+    if earlier is None or earlier.quality is None:
+        return ''
+    return (f'; saved before at about quality {earlier.quality}, block grid at '
+            f'({earlier.grid_dy}, {earlier.grid_dx})')
 
 
 def proof_said(lattice: Lattice) -> str:

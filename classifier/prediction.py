@@ -104,8 +104,10 @@ class Prediction:
     def verdict(self) -> str:
         """What the header is worth: 'consistent', 'recompressed', 'contradiction', 'not checked',
         or 'no header'."""
+        if self.header is None:
+            return 'no header'
         if self.earlier is None:
-            return 'not checked' if self.header else 'no header'
+            return 'not checked'
         if self.earlier.quality is not None:
             return 'recompressed'
         return 'contradiction' if contradicts(self, self.header) else 'consistent'

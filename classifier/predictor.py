@@ -20,6 +20,7 @@ from classifier.checkpoints import (best_folder, stored_likelihood, stored_poste
                                     stored_threshold)
 from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
+from classifier.forensics.earlier_save import find_earlier_save
 from classifier.forensics.header import JpegHeader, known_header
 from classifier.forensics.lattice import find_quality
 from classifier.forensics.recompression import find_earlier
@@ -233,9 +234,9 @@ class Predictor:
         """The `Prediction` for one image, see `predict_all`."""
         return self.predict_all([image], refine, table, order)[0]
 
-    def compare_header(self, image: np.ndarray, prediction: Prediction,
-                       header: JpegHeader | None) -> Prediction:
-        """The prediction with what the header of the JPEG file is worth.
+    def with_history(self, image: np.ndarray, prediction: Prediction,
+                     header: JpegHeader | None) -> Prediction:
+        """The prediction with the header of its JPEG file, if any, and the save before the last.
 
         Parameters
         ----------
@@ -244,7 +245,8 @@ class Predictor:
         prediction : Prediction
             For these pixels.
         header : JpegHeader or None
-            None for a file that has none.
+            None for a file that has none: its earlier save is looked for where the lattice tells
+            the last one.
         """
         earlier = None
         if header and header.luma_table:
@@ -253,13 +255,15 @@ class Predictor:
                     and header.quality >= ASKED_FROM):
                 prediction = replace(self.ask_network(image), lattice=prediction.lattice,
                                      nearest=prediction.nearest, reason=None)
+        elif not header and prediction.is_refined:
+            earlier = find_earlier_save(image, prediction.lattice)
         return replace(prediction, header=header, earlier=earlier)
 
     def _predict_file(self, path, refine):
         header = known_header(path)
         image = read_image(path, colours=header and header.colours)
         found, = self._predict_arrays([image], refine, header and header.luma_table)
-        return self.compare_header(image, found, header)
+        return self.with_history(image, found, header)
 
     def _predict_arrays(self, images, refine, table):
         if self.automatic:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from classifier.batch import opened
-from classifier.conclusion import conclusion, header_said, proof_said, span
+from classifier.conclusion import conclusion, earlier_said, header_said, proof_said, span
 from classifier.errors import InputError
 from classifier.forensics.coded_data import coded_damage
 from classifier.forensics.header import JpegHeader, known_header
@@ -18,7 +18,8 @@ from classifier.predictor import Predictor
 FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncertainty',
           'header_quality', 'header_standard', 'verdict', 'quality_low', 'quality_high', 'method',
           'compressed', 'reason', 'header_chroma_quality', 'header_subsampling', 'header_colours',
-          'header_process', 'header_damage', 'encoder', 'encoder_setting')
+          'header_process', 'header_damage', 'encoder', 'encoder_setting', 'earlier_quality',
+          'earlier_grid_dy', 'earlier_grid_dx')
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
                   'turned', 'repeated')
@@ -95,7 +96,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     if predictor.fusion == 'median' and not prediction.confident_patches:
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
-    prediction = predictor.compare_header(image, prediction, header)
+    prediction = predictor.with_history(image, prediction, header)
     earlier = prediction.earlier
     row = _row(path, prediction, seconds)
     unread = prediction.lattice is not None and prediction.method != 'lattice'
@@ -119,7 +120,8 @@ def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str,
 
 
 def _row(path: str | os.PathLike, prediction: Prediction, seconds: float) -> dict:
-    header = prediction.header
+    header, earlier = prediction.header, prediction.earlier
+    found = earlier is not None and earlier.quality is not None
     row = dict(zip(FIELDS, (
         path, prediction.quality, prediction.confident_patches, prediction.patches, seconds,
         prediction.uncertainty, header and header.quality, header and header.standard,
@@ -127,7 +129,8 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float) -> dic
         prediction.quality_low, prediction.quality_high, prediction.method, prediction.compressed,
         prediction.reason, *(header and getattr(header, name) for name in (
             'chroma_quality', 'subsampling', 'colours', 'process', 'damage', 'encoder',
-            'encoder_setting')))))
+            'encoder_setting')),
+        *((earlier.quality, earlier.grid_dy, earlier.grid_dx) if found else 3 * (None,)))))
     if (lattice := prediction.lattice) is not None:
         row |= {'network_quality': prediction.network_quality, 'refined': lattice.quality,
                 **{name: getattr(lattice, name) for name in REFINED_FIELDS[2:]}}
@@ -163,7 +166,7 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
     elif prediction.lattice is not None:
         known = (f': was a JPEG of quality {span(row["quality_low"], row["quality_high"])}'
                  if prediction.is_refined else '')
-        lines.append(f'no header{known}')
+        lines.append(f'no header{known}{earlier_said(earlier)}')
     return lines
 
 

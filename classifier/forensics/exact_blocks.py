@@ -121,7 +121,7 @@ def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
 def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True) -> Evidence:
     """The evidence of the 100 standard tables; -inf where it is far behind the best.
 
-    Unless `fine`, those from FINE_FROM on alone are not worth more than a few blocks.
+    Unless `fine`, those from FINE_FROM on drop out as the others do where they are alone.
     """
     quality = np.arange(1, len(tables) + 1)
     gain, count = np.full(len(tables), -np.inf), np.zeros(len(tables), int)
@@ -132,9 +132,7 @@ def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True) -> Evi
         keep = found.score >= found.score.max() - CLOSE
         if limit == FIRST:
             keep = found.exact >= share[left] / 2 * found.tested
-            if not fine and not keep[:FINE_FROM - 1].any():
-                keep[:] = False
-            else:
+            if fine or keep[:FINE_FROM - 1].any():
                 keep[FINE_FROM - 1:] = True
         gain[left[~keep]], left = -np.inf, left[keep]
         if len(blocks.luma) <= limit or not len(left):

@@ -65,13 +65,12 @@ from classifier.forensics.blocks import (
     BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma,
     evenly_spaced, get_blocks, pixel_repetition)
 from classifier.forensics.chroma import NO_SCORES, read_chroma
-from classifier.forensics.exact_blocks import (
-    FINE_FROM, coarser_gain, compare_tables, expected, rounded_right, table_evidence)
+from classifier.forensics.exact_blocks import rounded_right, table_evidence
+from classifier.forensics.proved_qualities import proved_qualities
 from classifier.forensics.scores import (
-    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, flat_scores, least_evidence, middle,
-    misfit, most_misfit, quality_scores, step_scores)
-from classifier.forensics.tables import (
-    MAX_STEP, other_tables, standard_tables, turned_tables)
+    FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, least_evidence, middle, misfit,
+    most_misfit, quality_scores, step_scores)
+from classifier.forensics.tables import MAX_STEP, standard_tables, turned_tables
 
 PATCHES, SIDE = 256, 15   # windows in which the 64 phases are compared, px
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
@@ -79,14 +78,8 @@ NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
 HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their share of exact blocks
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
-SURE = 100.0              # nats of exact blocks, from which the likelihood decides alone
-LEAST_GAIN, LEAST_WITH_FLAT = 4.0, 5.0   # nats of exact blocks that a likely table needs
-FINE, ALONE = 80, (12.0, 15.0)           # and any other, below that quality and from there on
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
-COARSER = 3.0             # nats that coarser steps may gain; 0 with true tables, nearly always
-RICH, RICH_FROM = 10, 1.5   # AC coefficients of most blocks, larger than that: rich texture
 ANY_TABLE = 100.0         # nats that show a lattice
-MOST = 0.5                # of blocks; with fewer exact, rounding breaks too many to try other steps
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
 BOX = (SHIFTED_DCT[:, 0, :SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
@@ -260,11 +253,11 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
     likely = (all(part[top] >= part.max() - CONFLICT for part in (luma, scores))
               and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
               and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
-    proved = _proved(blocks, tables, total, fits, likely and with_dc, more)
+    proved = proved_qualities(blocks, tables, total, fits, likely and with_dc, more)
     lifted = not with_dc and not len(proved[1])  # DC of smooth blocks seems off, but is not
     if lifted:
         tables = np.where(np.arange(BLOCK * BLOCK), tables, 1)
-        proved = _proved(blocks, tables, total, fits, likely, more)
+        proved = proved_qualities(blocks, tables, total, fits, likely, more)
     total, fits, exact, tested = proved
     others = np.delete(total, fits - 1)
     margin = float(total[fits - 1].max() - others.max()) if others.size and fits.size else 0.0
@@ -273,47 +266,6 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
         quality = middle(fits, total) if guess is None else int(fits[np.abs(fits - guess).argmin()])
     return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count,
                    exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
-
-
-def _proved(blocks, tables, total, fits, likely, more):
-    """What exact blocks leave of likely qualities: scores, qualities, exact and tested blocks.
-
-    Where they prove the likeliest table beyond doubt, its likelihood stands, and so it does for
-    the table of ones, of which blocks prove nothing, in rich texture. Else they decide.
-    """
-    if not len(blocks.luma):
-        return total, fits if likely and len(blocks.clipped) else fits[:0], 0, 0
-    if likely:
-        top = int(total.argmax())
-        found = table_evidence(blocks, tables[[top]], expected(np.array([top + 1])), MAX_BLOCKS)
-        if found.gain[0] >= SURE or (tables[top] == 1).all() and np.median(
-                (np.abs(blocks.coefficients[:, 1:]) > RICH_FROM).sum(axis=1)) >= RICH:
-            return total, fits, int(found.exact[0]), found.tested
-    found = compare_tables(blocks, tables, fine=likely)
-    flat = flat_scores(blocks, tables)
-    score = found.score + flat + more
-    best = int(score.argmax())
-    gain, counts = found.gain[best] + more[best], (int(found.exact[best]), found.tested)
-    if likely and best + 1 in fits:
-        proved = gain >= LEAST_GAIN and (best + 1 >= FINE
-                                         or gain + flat[best] >= LEAST_WITH_FLAT)
-    else:
-        proved = (best + 1 < FINE_FROM and gain >= ALONE[best + 1 >= FINE]
-                  and counts[0] >= expected(best + 1) * counts[1])
-    fits = fitting(score)
-    proved = (proved and (np.ptp(fits) <= MAX_SPAN or fits[-1] < FINE_FROM)
-              and (counts[0] < MOST * counts[1] or coarser_gain(blocks, tables[best]) <= COARSER)
-              and not _has_rival(blocks, counts[0], found.gain[best] + flat[best]))
-    return score, fits if proved else fits[:0], *counts
-
-
-def _has_rival(blocks, exact, gain):
-    """Whether a well-known table of another encoder explains as many blocks as well."""
-    tables = other_tables()
-    share = HEADER_SHARE * np.array([rounded_right(table) for table in tables])
-    found = table_evidence(blocks, tables, share)
-    gains = found.gain + flat_scores(blocks, tables)
-    return bool(((found.exact >= exact) & (gains >= gain - TIE)).any())
 
 
 def _phases(image, grid):
