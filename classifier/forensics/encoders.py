@@ -175,16 +175,11 @@ def _by_sums():
 def _jpegli(tables):
     """jpegli scales float tables by a distance; found if one distance explains every step."""
     data = encoder_data()['jpegli']
-    scale = 1.73966010  # kGlobalScaleYCbCr
     is_420 = tables.factors == ((2, 2), (1, 1), (1, 1))
     bases = {0: ('y',), 1: ('y', 'cr'), 2: ('y', 'cb', 'cr')}[len(tables.chroma)]
     low, high = 0, np.inf
     for name, steps in zip(bases, (tables.luma, *tables.chroma)):
-        factor = scale * np.array(data[name])
-        if is_420:
-            factor *= 1.22  # k420GlobalScale
-            if name != 'y':
-                factor *= data['chroma_420']
+        factor = _jpegli_factor(name, is_420)
         ends = [_distance((steps + end) / factor, np.array(data['exponent']))
                 for end in (-0.5, 0.5)]
         low = max(low, np.where(steps > 1, ends[0], 0).max())
@@ -197,6 +192,27 @@ def _jpegli(tables):
     if off.min() <= (high - low) / 2 + 1e-4:
         return Encoder('jpegli', f'jpegli {quality[off.argmin()]}')
     return Encoder('jpegli', f'jpegli distance {(low + high) / 2:.2f}')
+
+
+def _jpegli_factor(name, is_420):
+    """A component's steps at distance 1, float (64,)."""
+    data = encoder_data()['jpegli']
+    factor = 1.73966010 * np.array(data[name])  # kGlobalScaleYCbCr
+    if is_420:
+        factor *= 1.22  # k420GlobalScale
+        if name != 'y':
+            factor *= data['chroma_420']
+    return factor
+
+
+def jpegli_tables(is_420: bool) -> np.ndarray:
+    """jpegli's luma tables at the qualities 1 to 100: int array, shape (100, 64), row by row."""
+    distance = _jpegli_distance(np.arange(1, 101))[:, None]
+    exponent = np.array(encoder_data()['jpegli']['exponent'])
+    scale = np.where(distance < 1.5, distance,  # DistanceToScale
+                     np.maximum(distance / 2, 1.5 ** (1 - exponent) * distance ** exponent))
+    steps = np.rint(scale * _jpegli_factor('y', is_420)).astype(int)
+    return np.clip(steps, 1, MAX_STEP)
 
 
 def _distance(scale, exponent):
@@ -217,11 +233,17 @@ def _ffmpeg(tables):
     """FFmpeg's MJPEG: MPEG-1's intra matrix * q / 8, DC 8 (mpegvideo_enc.c)."""
     if any((table != tables.luma).any() for table in tables.chroma):
         return None
+    same = (ffmpeg_tables() == tables.luma).all(axis=1)
+    return Encoder('ffmpeg', f'ffmpeg -q:v {same.argmax() + 1}') if same.any() else None
+
+
+@functools.lru_cache(maxsize=1)
+def ffmpeg_tables() -> np.ndarray:
+    """FFmpeg's tables at -q:v 1 to 69: int array, shape (69, 64), row by row."""
     q = np.arange(1, 70)
     known = np.minimum(np.array(encoder_data()['mpeg1']['table']) * q[:, None] // 8, MAX_STEP)
     known[:, 0] = 8
-    same = (known == tables.luma).all(axis=1)
-    return Encoder('ffmpeg', f'ffmpeg -q:v {q[same.argmax()]}') if same.any() else None
+    return known
 
 
 def _guetzli(tables):

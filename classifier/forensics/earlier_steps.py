@@ -1,0 +1,135 @@
+"""What the scores of single earlier steps say together: how sure, and which table.
+
+`same_grid.py` and `moved_grid.py` score every step coarser than the last compression's, frequency
+by frequency, in nats over no earlier compression. Two sums tell whether there was one:
+
+- of a standard table's steps, the best of the 100 (`standard_evidence`);
+- of the best step of each frequency, less the log of the number of steps tried, where that leaves
+  something (`free_evidence`): tables on no list show, too.
+
+Smooth images show few different coefficients, again and again, whose gaps can look like a step's by
+chance, and where n1 is always 0, any step would do. So a frequency counts at most VALUE nats for
+each different n1 but 0.
+
+The steps themselves are known where the evidence of the best is KNOWN nats. What they gain over a
+table, less the log of the number of steps, is its misfit: at most 243 nats, and 9 % of all that the
+steps score, for the true tables of 400 photos, and mostly a third or more for others. An encoder is
+told if its table fits and no other one scores nearly as much.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from classifier.forensics.encoders import Encoder
+from classifier.forensics.known_tables import known_tables
+from classifier.forensics.tables import MAX_STEP, WEIGHTS, nearest_quality, standard_tables
+
+VALUE = 8.0               # nats that one level of one frequency may count, however many blocks
+TOP = 1024                # largest |coefficient|
+KNOWN = 3.0               # nats, after the log of the number of steps
+# Nats, and share of what the best steps score: the most misfit of a table that an encoder is told
+# by, the least that refutes all of libjpeg's, the least that other tables must score less.
+FITS, REFUTES, AHEAD = (15.0, 0.06), (120.0, 0.2), (5.0, 0.03)
+TOLD_FROM = 6             # known steps
+FREQUENCIES = np.arange(64)
+
+
+class StepScores(NamedTuple):
+    """What one block grid shows of earlier steps."""
+    scores: np.ndarray       # (64, MAX_STEP + 1) nats by frequency and step; 0: nothing known
+    values: np.ndarray       # (n, 64) |c|, 0 at frequencies that are not looked at
+    own: np.ndarray          # (64,) nats of the last compression's own steps, seen on this grid
+
+
+class EarlierTable(NamedTuple):
+    """The earlier table, as far as it is known."""
+    quality: int             # of libjpeg's nearest
+    standard: bool           # whether one of libjpeg's explains it
+    steps: np.ndarray        # (64,) int, row by row; 0 where not known
+    encoder: Encoder | None  # whose table fits, and no other's
+
+
+def standard_evidence(found: StepScores, last: np.ndarray) -> tuple[int, float]:
+    """The best of the standard tables coarser than the last one (64,): its quality, and nats."""
+    coarser = np.flatnonzero(standard_tables().sum(axis=1) > last.sum())
+    if not len(coarser):
+        return 1, 0.0
+    table = standard_tables()[coarser]
+    top = int(_total(found, table).argmax())
+    own = np.minimum(found.own, _most(found, last)).sum()
+    score = np.minimum(found.scores[FREQUENCIES, table[top]], _most(found, table[top])).sum()
+    return int(coarser[top]) + 1, float(score - max(0, own))
+
+
+def free_evidence(found: StepScores, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best step of each frequency, (64,) int, and what it counts, (64,) nats, 0 or more."""
+    steps = found.scores.argmax(axis=1)
+    score = found.scores[FREQUENCIES, steps] - np.maximum(0, found.own)
+    tried = np.log(np.maximum(1, MAX_STEP - last))
+    score = np.minimum(score, _most(found, steps)) - tried
+    return steps, np.where(steps, np.maximum(0, score), 0)
+
+
+def read_table(found: StepScores, last: np.ndarray) -> EarlierTable:
+    """The table of an earlier compression that was found.
+
+    Parameters
+    ----------
+    found : StepScores
+        Of its grid.
+    last : int array, shape (64,)
+        The last compression's luma table, row by row.
+    """
+    steps, evidence = free_evidence(found, last)
+    steps = np.where(evidence >= KNOWN, steps, 0)
+    known, best = known_tables(), found.scores.max(axis=1)
+    total = _total(found, known.steps)
+
+    def nats(limit):
+        return max(limit[0], limit[1] * best.sum())
+
+    def misfit(i):
+        gain = best - found.scores[FREQUENCIES, known.steps[i]]
+        return np.maximum(0, gain - np.log(np.maximum(1, MAX_STEP - last))).sum()
+
+    top = int(total.argmax())
+    encoder = None
+    if misfit(top) <= nats(FITS) and (steps > 0).sum() >= TOLD_FROM:
+        ties = np.flatnonzero(total > total[top] - nats(AHEAD))
+        encoder = _common([encoder for i in ties for encoder in known.encoders[i]])
+    standard = int(total[:len(standard_tables())].argmax())
+    if misfit(standard) <= nats(REFUTES):
+        return EarlierTable(standard + 1, True, steps, encoder)
+    if encoder:
+        return EarlierTable(nearest_quality(known.steps[top])[0], False, steps, encoder)
+    coarser = np.where(np.arange(MAX_STEP + 1) > last[:, None], found.scores, -np.inf)
+    finer = coarser.max(axis=1) < -KNOWN  # no step above the last one explains what is seen
+    quality = _nearest(np.where(finer, last, steps))
+    return EarlierTable(quality, False, steps, encoder)
+
+
+def _common(encoders):
+    """What all these encoders have in common: one, one without its setting, or None."""
+    if len({encoder.encoder for encoder in encoders}) > 1:
+        return None
+    settings = {encoder.setting for encoder in encoders}
+    return encoders[0] if len(settings) == 1 else Encoder(encoders[0].encoder)
+
+
+def _nearest(steps):
+    """The libjpeg quality nearest to the steps (64,) that are not 0, by their ratios."""
+    k = np.flatnonzero(steps)
+    squares = np.square(np.log(standard_tables()[:, k]) - np.log(steps[k])) @ WEIGHTS[k]
+    return int(squares.argmin()) + 1
+
+
+def _total(found, tables):
+    return found.scores[FREQUENCIES, tables].sum(axis=-1)
+
+
+def _most(found, steps):
+    """The most that steps (64,) may count, by frequency: (64,) nats."""
+    level = np.rint(found.values / np.maximum(1, steps)).astype(np.int32)
+    seen = np.zeros((64, TOP + 1), bool)
+    seen[FREQUENCIES, np.minimum(level, TOP)] = True
+    return VALUE * seen[:, 1:].sum(axis=1)
