@@ -4,6 +4,12 @@ from classifier.forensics.lattice import Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
 from classifier.prediction import Prediction, contradicts
 
+# What is said of a change of tones; a shift of all levels cannot always be told from a negative.
+TONES = {'inverted': 'then inverted',
+         'brighter or darker': 'then made brighter or darker, or inverted',
+         'contrast': 'then its contrast was raised',
+         'curve': 'then its tones were changed'}
+
 
 def span(low: int, high: int) -> str:
     """'75', or '74 to 76'."""
@@ -80,8 +86,7 @@ def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
     lattice = prediction.lattice
     if prediction.is_refined:
         exactly = '' if lattice.is_tie else ', exactly'
-        return (f'was a JPEG of quality {span(lattice.quality_low, lattice.quality_high)}{exactly} '
-                f'({_structure(lattice)}); {proof_said(lattice)}')
+        return f'{of_what(lattice, exactly)} ({structure(lattice)}); {proof_said(lattice)}'
     if table is not None and table.quality is not None and not table.standard:
         return ("was compressed with a quantization table that is not libjpeg's, nearest to "
                 f'quality {table.quality}')
@@ -95,7 +100,19 @@ def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
                '; no exact quantization table was found'))
 
 
-def _structure(lattice: Lattice) -> str:
+def of_what(lattice: Lattice, exactly: str = '') -> str:
+    """'was a JPEG of quality 75', or where in the image one is."""
+    quality = span(lattice.quality_low, lattice.quality_high) + exactly
+    if lattice.region_x is None:
+        return f'was a JPEG of quality {quality}'
+    right, bottom = (lattice.region_x + lattice.region_width,
+                     lattice.region_y + lattice.region_height)
+    return (f'holds a JPEG of quality {quality}, at x {lattice.region_x} to {right}, '
+            f'y {lattice.region_y} to {bottom}')
+
+
+def structure(lattice: Lattice) -> str:
+    """How it was coded, where its blocks are, and what was done to it since."""
     parts = [lattice.subsampling] if lattice.subsampling else []
     if lattice.chroma_quality not in (None, lattice.quality):
         parts.append(f'chroma of quality {lattice.chroma_quality}')
@@ -104,6 +121,6 @@ def _structure(lattice: Lattice) -> str:
         parts.append(f'each pixel then repeated {lattice.repeated} x {lattice.repeated}')
     if lattice.turned:
         parts.append('then turned by 90 degrees')
-    if lattice.lifted:
-        parts.append('then made brighter or darker')
+    if lattice.tone:
+        parts.append(TONES[lattice.tone])
     return ', '.join(parts)

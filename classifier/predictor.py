@@ -22,8 +22,9 @@ from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
 from classifier.forensics.earlier_save import find_earlier_save
 from classifier.forensics.header import JpegHeader, known_header
-from classifier.forensics.lattice import find_quality
+from classifier.forensics.lattice import Lattice
 from classifier.forensics.recompression import find_earlier
+from classifier.forensics.search import find_lattice
 from classifier.forensics.tables import nearest_quality
 from classifier.images import read_image
 from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood_posterior,
@@ -274,7 +275,7 @@ class Predictor:
             outputs = self.run_together([self.extract(image) for image in images])
             predictions = [self._fused(output, image) for image, output in zip(images, outputs)]
         if refine:
-            predictions = [_with_lattice(p, find_quality(image, p.network_quality, table=table),
+            predictions = [_with_lattice(p, find_lattice(image, p.network_quality, table),
                                          table) for p, image in zip(predictions, images)]
         return predictions
 
@@ -291,7 +292,7 @@ class Predictor:
 
     def _automatic(self, image, table):
         """The lattice's `Prediction`, else the network's, if that is sure enough to help."""
-        lattice = find_quality(image, table=table)
+        lattice = find_lattice(image, table=table)
         if lattice.quality is not None or lattice.from_header:
             return _with_lattice(Prediction(None, 0, 0), lattice, table)
         return replace(self.ask_network(image), lattice=lattice)

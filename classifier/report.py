@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from classifier.batch import opened
-from classifier.conclusion import conclusion, earlier_said, header_said, proof_said, span
+from classifier.conclusion import (conclusion, earlier_said, header_said, of_what, proof_said, span,
+                                   structure)
 from classifier.errors import InputError
 from classifier.forensics.coded_data import coded_damage
 from classifier.forensics.header import JpegHeader, known_header
@@ -20,10 +21,12 @@ FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncerta
           'compressed', 'reason', 'header_chroma_quality', 'header_subsampling', 'header_colours',
           'header_process', 'header_damage', 'encoder', 'encoder_setting', 'earlier_quality',
           'earlier_grid_dy', 'earlier_grid_dx')
+REGION = 'region_x', 'region_y', 'region_width', 'region_height'
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
-                  'turned', 'repeated')
-OF_A_LATTICE = 'grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated'
+                  'turned', 'repeated', 'tone', *REGION)
+OF_A_LATTICE = ('grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
+                *REGION)
 
 
 @dataclass
@@ -164,8 +167,7 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
                      'not checked, for it has no luma table')
         lines.append(line)
     elif prediction.lattice is not None:
-        known = (f': was a JPEG of quality {span(row["quality_low"], row["quality_high"])}'
-                 if prediction.is_refined else '')
+        known = f': {of_what(prediction.lattice)}' if prediction.is_refined else ''
         lines.append(f'no header{known}{earlier_said(earlier)}')
     return lines
 
@@ -175,13 +177,9 @@ def _lattice_line(row: dict, prediction: Prediction, table: TableEstimate | None
     if prediction.nearest is not None:
         return f"the header's own table, exactly: {proof_said(prediction.lattice)}"
     if table is None:
-        chroma = '' if row['subsampling'] is None else f', {row["subsampling"]}'
-        if row['chroma_quality'] not in (None, row['refined']):
-            chroma += f' (chroma of quality {row["chroma_quality"]})'
         low, high = prediction.quality_low, prediction.quality_high
         found = f'exact quality {low}' if low == high else f'quality {span(low, high)}'
-        return (f'{found}{chroma}, block grid at ({row["grid_dy"]}, {row["grid_dx"]}), '
-                + proof_said(prediction.lattice))
+        return f'{found}, {structure(prediction.lattice)}, {proof_said(prediction.lattice)}'
     if table.quality is not None and not table.standard:
         return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
                 f'steps known, nearest quality {table.quality}')

@@ -106,6 +106,11 @@ class Lattice:
     turned: bool = False     # whether the table is transposed: a quarter-turn since
     repeated: int = 1        # how often each pixel is repeated both ways; all else is of the image
                              # without repetition
+    region_x: int | None = None  # the rectangle that it is of, px; None for the whole image
+    region_y: int | None = None
+    region_width: int | None = None
+    region_height: int | None = None
+    tone: str | None = None  # how tones were changed since, which was undone first: 'inverted'
     any_table: float = 0.0   # nats of the best AC steps, one by one: a lattice, whoever's table
 
     @property
@@ -268,6 +273,18 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
                    exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
 
 
+def phase_shares(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much windows (n, 15, 15) uint8 look like JPEG blocks at each phase: 2 (n, 8, 8) float32.
+
+    The number of coefficients near zero, which are many in coarse tables; and a sum that is the
+    larger, the nearer those beyond 1 are to whole numbers, as those of fine tables are.
+    """
+    c = np.abs(SHIFTED @ (luma.astype(np.float32) - 128) @ SHIFTED.T).reshape(-1, 8, 8, 8, 8)
+    zero = (c < NEAR_ZERO).sum(axis=(2, 4), dtype=np.float32)  # of n, dy, u, dx, v
+    # a parabola in the distance in place of the cosine, which takes long
+    return zero, np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
+
+
 def _phases(image, grid):
     """The given grid phase, or likely ones, the likeliest first: a list of different (dy, dx).
 
@@ -286,11 +303,8 @@ def _phases(image, grid):
     useful = useful[evenly_spaced(len(useful), PATCHES)]
     if not len(useful):
         return [(0, 0)]
-    luma, valid = luma[useful].astype(np.float32) - 128, valid[useful]
-    c = np.abs(SHIFTED @ luma @ SHIFTED.T).reshape(-1, 8, 8, 8, 8)  # n, dy, u, dx, v
-    zero = (c < NEAR_ZERO).sum(axis=(2, 4), dtype=np.float32)
-    # a parabola in the distance in place of the cosine, which takes long
-    whole = np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
+    luma, valid = luma[useful], valid[useful]
+    zero, whole = phase_shares(luma)
     count = valid.sum(axis=0)  # of each phase
     ranks = [np.argsort(-np.where(count, (share * valid).sum(axis=0) / np.maximum(count, 1), -1),
                         axis=None) for share in (zero, whole)]
