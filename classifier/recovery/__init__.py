@@ -1,0 +1,1 @@
+"""From decoded pixels back to the JPEG file that decodes to them."""

@@ -1,0 +1,153 @@
+"""The coefficients of blocks of one plane, from bounds on each of their samples.
+
+    levels, exact = find_levels(low, high, guess, table)       # (n, 64) each
+
+A sample is known (low == high), clipped (0..low or high..255) or unknown (0..255). A block is
+exact when libjpeg's integer inverse DCT of levels times steps is within all bounds.
+
+The coefficients of the guess, rounded, are mostly the answer. For the other blocks, ever fewer:
+
+1. Two sets are to meet: the lattice of the steps, and the samples within their bounds, half a level
+   of rounding included. The DCT is orthonormal, so that both projections are exact, and
+   Douglas-Rachford iterations z += P_bounds(2 P_lattice(z) - z) - P_lattice(z) nearly always find
+   the meeting point in tens of steps, also where a third of the samples is clipped.
+2. Steps of 1 or 2, and pixels near a half, leave several lattice points: single changes by one
+   step, and pairs of the best ones, are tried in the order of what they violate.
+3. Where much is unknown, as beyond the picture's edge, Babai's nearest plane in a reduced basis of
+   the lattice, in which unknown samples weigh little (lattice_points.py), with a few weights and
+   dithered targets.
+
+Sources: V. Elser, I. Rankenburg and P. Thibault, "Searching with iterated maps", PNAS 104, 2007;
+those of lattice_points.py.
+"""
+import numpy as np
+
+from classifier.forensics.blocks import BLOCK, DCT2
+from classifier.forensics.inverse_dct import inverse_dct
+from classifier.recovery.lattice_points import nearest_plane, reduced
+
+ROUNDS, BETA = 300, 0.9   # of the iterations, and how far they go
+CHECKED_EVERY = 5
+HALF = 0.5                # of a level: rounding
+NEAR = 0.6                # beyond the bounds: worth an exact check
+CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of them
+UNKNOWN = (0.03, 0.01, 0.003, 0.1)  # weights of unknown samples
+DITHERS, DITHER = 12, 0.3  # targets tried with each weight, levels
+MOST_BASES = 60           # reduced for one plane: some 20 ms each
+LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
+
+
+def is_exact(levels: np.ndarray, table: np.ndarray, low: np.ndarray,
+             high: np.ndarray) -> np.ndarray:
+    """Which blocks (n, 64) of levels decode to samples within their bounds: (n,) bool."""
+    samples = inverse_dct(levels.astype(np.int32) * table.astype(np.int32))
+    return ((samples >= low) & (samples <= high)).all(axis=1)
+
+
+def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.ndarray,
+                effort: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Levels that give the samples of n blocks, as far as they are found.
+
+    Parameters
+    ----------
+    low, high : uint8 arrays, shape (n, 64)
+        The samples' bounds, row by row.
+    guess : float32 array, shape (n, 64)
+        Likely samples, less 128; the bounds where they are narrow.
+    table : int array, shape (64,)
+    effort : bool
+        Whether to take the third way, too.
+
+    Returns
+    -------
+    levels : int32 array, shape (n, 64)
+    exact : bool array, shape (n,)
+    """
+    steps = table.astype(np.float32)
+    levels = np.rint(guess @ DCT2.T / steps).astype(np.int32)
+    exact = is_exact(levels, table, low, high)
+    for way in (_iterate, _change, _nearest)[:3 if effort else 2]:
+        left = np.flatnonzero(~exact)
+        if not len(left):
+            break
+        found, at = way(low[left], high[left], guess[left], levels[left], table)
+        levels[left[at]], exact[left[at]] = found[at], True
+    return levels, exact
+
+
+def _real_bounds(low, high):
+    """Between which the inverse DCT, less 128, is before it is rounded and clipped."""
+    return (np.where(low > 0, low - np.float32(128 + HALF), -np.inf).astype(np.float32),
+            np.where(high < 255, high - np.float32(128 - HALF), np.inf).astype(np.float32))
+
+
+def _iterate(low, high, guess, levels, table):
+    """Douglas-Rachford: levels, and which blocks are exact."""
+    steps, levels = table.astype(np.float32), levels.copy()
+    least, most = _real_bounds(low, high)
+    left, z, exact = np.arange(len(low)), guess @ DCT2.T, np.zeros(len(low), bool)
+    for turn in range(ROUNDS):
+        if turn % CHECKED_EVERY == 0:
+            near = np.rint(z / steps)
+            pixels = (near * steps) @ DCT2
+            close = np.flatnonzero(((pixels >= least - (NEAR - HALF))
+                                    & (pixels <= most + (NEAR - HALF))).all(axis=1))
+            at = left[close]
+            good = is_exact(near[close], table, low[at], high[at])
+            levels[at[good]], exact[at[good]] = near[close[good]], True
+            keep = np.ones(len(left), bool)
+            keep[close[good]] = False
+            left, z, least, most = left[keep], z[keep], least[keep], most[keep]
+            if not len(left):
+                break
+        on_lattice = np.rint(z / steps) * steps
+        within = ((2 * on_lattice - z) @ DCT2).clip(least, most)
+        z += BETA * (within @ DCT2.T - on_lattice)
+    return levels, exact
+
+
+def _change(low, high, guess, levels, table):
+    """Changes of one or two coefficients by a step: levels, and which blocks are exact."""
+    levels, exact = levels.copy(), np.zeros(len(low), bool)
+    least, most = _real_bounds(low, high)
+    moves = np.concatenate([table[:, None] * DCT2, -table[:, None] * DCT2]).astype(np.float32)
+    for block in range(len(low)):
+        now = levels[block]
+        for _ in range(DEPTH):
+            pixels = (now * table).astype(np.float32) @ DCT2 + moves
+            off = np.square(pixels - pixels.clip(least[block], most[block])).sum(axis=1)
+            order = off.argsort()[:CHANGES]
+            tried = np.repeat(now[None], CHANGES, axis=0)
+            tried[np.arange(CHANGES), order % 64] += np.where(order < 64, 1, -1)
+            good = is_exact(tried, table, low[block], high[block])
+            if good.any():
+                levels[block], exact[block] = tried[good.argmax()], True
+                break
+            now = tried[0]
+    return levels, exact
+
+
+def _nearest(low, high, guess, levels, table):
+    """Nearest planes in a reduced basis: levels, and which blocks are exact."""
+    levels, exact = levels.copy(), np.zeros(len(low), bool)
+    rng = np.random.default_rng(0)
+    masks, which = np.unique(low < high, axis=0, return_inverse=True)
+    which, basis = which.ravel(), table[:, None] * DCT2.astype(np.float64)
+    for mask in np.argsort(-np.bincount(which))[:MOST_BASES]:
+        for weight in UNKNOWN if masks[mask].any() else (1.0,):
+            at = np.flatnonzero((which == mask) & ~exact)
+            if not len(at):
+                break
+            weights = np.where(masks[mask], weight, 1.0)
+            rows, made_of = reduced(basis * weights)
+            targets = np.repeat(guess[at], DITHERS, axis=0).reshape(len(at), DITHERS, 64)
+            targets[:, 1:] += rng.uniform(-DITHER, DITHER, targets[:, 1:].shape)
+            near = nearest_plane(rows, made_of, targets.reshape(-1, 64) * weights)
+            again = np.repeat(at, DITHERS)
+            good = is_exact(near, table, low[again], high[again]) & (
+                np.abs(near) <= LARGEST_LEVEL).all(axis=1)
+            good, near = good.reshape(-1, DITHERS), near.reshape(-1, DITHERS, BLOCK * BLOCK)
+            some = good.any(axis=1)
+            levels[at[some]] = near[some, good[some].argmax(axis=1)]
+            exact[at[some]] = True
+    return levels, exact

@@ -1,0 +1,124 @@
+"""Blocks of all three planes at once, where clipped pixels leave too much of each alone (4:4:4).
+
+    luma, cb, cr, exact = search_colours(pixels, known, planes, tables)
+
+As in block_search.py, Douglas-Rachford iterations look for a point of the lattice, of 192
+coefficients, whose pixels are as they should be: known Y, Cb and Cr where no channel is clipped,
+else B, G and R at their value or beyond the bound. Where the chroma allows the pixels, the luma is
+searched by itself. At last the DC of Cb and Cr are moved by a few steps, in flat blocks the only
+coefficients there are.
+"""
+import numpy as np
+
+from classifier.forensics.blocks import DCT2
+from classifier.forensics.inverse_dct import inverse_dct
+from classifier.recovery.block_search import find_levels
+from classifier.recovery.colours import TO_BGR, luma_bounds
+
+ROUNDS, BETA, CHECKED_EVERY = 200, 0.9, 8
+SLACKS = 0.8, 0.4         # levels that rounding may move a channel: at first, in the second try
+SHIFT = 4                 # steps by which the chroma's DC is moved at last
+SWEEPS = 2                # over the three channels, to meet all of their bounds
+
+
+def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, planes: np.ndarray,
+                   tables: tuple[np.ndarray, np.ndarray, np.ndarray]
+                   ) -> tuple[np.ndarray, np.ndarray]:
+    """Levels of blocks of Y, Cb and Cr together.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (n, 64, 3)
+        BGR.
+    visible, known : bool arrays, shape (n, 64)
+        Where the picture is, and where it tells Y, Cb and Cr.
+    planes : float32 array, shape (3, n, 64)
+        Those of Y, Cb and Cr, less 128; guesses where they are not known.
+    tables : three int arrays, shape (64,)
+
+    Returns
+    -------
+    levels : int32 array, shape (3, n, 64)
+    exact : bool array, shape (n,)
+    """
+    count = len(pixels)
+    levels, exact = np.zeros((3, count, 64), np.int32), np.zeros(count, bool)
+    for slack in SLACKS:
+        left = np.flatnonzero(~exact)
+        if len(left):
+            levels[:, left], exact[left] = _iterate(
+                pixels[left], visible[left], known[left], planes[:, left], tables, slack)
+    left = np.flatnonzero(~exact)
+    if len(left):
+        levels[:, left], exact[left] = _shift(pixels[left], visible[left], levels[:, left], tables)
+    return levels, exact
+
+
+def _iterate(pixels, visible, known, planes, tables, slack):
+    """Douglas-Rachford: levels, and which blocks are exact."""
+    levels, exact = np.zeros(planes.shape, np.int32), np.zeros(len(pixels), bool)
+    steps = np.stack(tables).astype(np.float32)[:, None]
+    seen = visible[..., None]
+    least = np.where(seen & (pixels > 0), pixels - np.float32(128 + slack), -np.inf)
+    most = np.where(seen & (pixels < 255), pixels - np.float32(128 - slack), np.inf)
+    left, z = np.arange(len(pixels)), planes @ DCT2.T
+    for turn in range(ROUNDS):
+        near = np.rint(z / steps)
+        if turn % CHECKED_EVERY == 0 or turn == ROUNDS - 1:
+            found, good = _with_luma(pixels[left], visible[left], near.astype(np.int32), tables,
+                                     turn == ROUNDS - 1)
+            levels[:, left], exact[left] = found, good
+            left, z, near = left[~good], z[:, ~good], near[:, ~good]
+        if not len(left):
+            break
+        on_lattice = near * steps
+        within = _within((2 * on_lattice - z) @ DCT2, planes[:, left], known[left],
+                         least[left], most[left])
+        z += BETA * (within @ DCT2.T - on_lattice)
+    return levels, exact
+
+
+def _shift(pixels, visible, levels, tables):
+    """The DC of the chroma moved: levels, and which blocks are exact."""
+    moves = np.mgrid[-SHIFT:SHIFT + 1, -SHIFT:SHIFT + 1].reshape(2, -1).T
+    moves = moves[np.abs(moves).sum(axis=1).argsort(kind='stable')]
+    levels, exact = levels.copy(), np.zeros(len(pixels), bool)
+    for cb, cr in moves:
+        left = np.flatnonzero(~exact)
+        tried = levels[:, left]
+        tried[1, :, 0] += cb
+        tried[2, :, 0] += cr
+        found, good = _with_luma(pixels[left], visible[left], tried, tables, True)
+        levels[:, left[good]], exact[left[good]] = found[:, good], True
+        if exact.all():
+            break
+    return levels, exact
+
+
+def _with_luma(pixels, visible, levels, tables, thorough):
+    """Levels (3, n, 64) whose luma is searched where the chroma allows the pixels; which are exact.
+    """
+    chroma = [inverse_dct(levels[i] * tables[i]) for i in (1, 2)]
+    low, high, _ = luma_bounds(pixels, *chroma)
+    low, high = np.where(visible, low, 0), np.where(visible, high, 255)
+    at = np.flatnonzero((low <= high).all(axis=1))
+    exact = np.zeros(len(pixels), bool)
+    if len(at):
+        guess = inverse_dct(levels[0, at] * tables[0]).clip(low[at], high[at])
+        levels[0, at], exact[at] = find_levels(low[at], high[at], guess - np.float32(128),
+                                               tables[0], effort=thorough)
+    return levels, exact
+
+
+def _within(values, planes, known, least, most):
+    """The nearest values (3, n, 64) of Y, Cb and Cr that the pixels allow."""
+    at = ~known
+    clipped = values[:, at].T
+    for _ in range(SWEEPS):
+        for channel, weights in enumerate(TO_BGR):
+            seen = clipped @ weights
+            clipped += ((seen.clip(least[at][:, channel], most[at][:, channel]) - seen)
+                        / (weights @ weights))[:, None] * weights
+    out = values.clip(planes - np.float32(0.5), planes + np.float32(0.5))
+    out[:, at] = clipped.T
+    return out

@@ -1,0 +1,46 @@
+"""Coefficients to the bytes of a JPEG file, without any recompression.
+
+    data = jpeg_bytes(picture, metadata)
+
+jpeglib hands the coefficients to libjpeg, which writes them with Huffman tables made for them.
+"""
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from classifier.errors import InputError
+from classifier.recovery.picture import HALVED, Picture
+
+LARGEST_AC, LARGEST_DC = 1023, 1023   # levels that libjpeg writes in baseline
+SAMPLING = {'gray': [[1, 1]]} | {
+    name: [[1 + vertical, 1 + horizontal], [1, 1], [1, 1]]
+    for name, (vertical, horizontal) in HALVED.items()}
+
+
+def jpeg_bytes(picture: Picture) -> bytes:
+    """The JPEG file, with optimised Huffman tables, without metadata.
+
+    Raises
+    ------
+    InputError
+        A coefficient is too large for a JPEG of 8 bits: these are not the ones of a file.
+    """
+    import jpeglib  # its 20 libraries are loaded only here
+
+    if max(np.abs(part).max() for part in picture.levels) > LARGEST_AC:
+        raise InputError('its coefficients are too large for a JPEG file')
+    planes = [part.astype(np.int16) for part in picture.levels]
+    kind = picture.kind
+    tables = [kind.luma_table] + [kind.chroma_table] * (len(planes) > 1)
+    file = jpeglib.from_dct(*planes, qt=np.stack(tables).reshape(-1, 8, 8).astype(np.uint16))
+    file.height, file.width = picture.height, picture.width
+    file.samp_factor = np.array(SAMPLING[kind.subsampling])
+    handle, name = tempfile.mkstemp(suffix='.jpg')
+    os.close(handle)
+    try:
+        file.write_dct(name, flags=['+OPTIMIZE_CODING'])
+        return Path(name).read_bytes()
+    finally:
+        os.unlink(name)

@@ -1,0 +1,84 @@
+"""Points of a lattice near a target: a reduced basis, and Babai's nearest plane.
+
+    basis = reduced(steps[:, None] * DCT2 * weights)      # rows: one coefficient, one step
+    levels = nearest_plane(*basis, targets * weights)     # (n, d) -> (n, k) int
+
+Where all pixels of a block are known, its coefficients are those of the DCT, rounded. Where some
+are unknown (beyond the edge of the picture, or clipped), they weigh little, the weighted steps are
+far from orthogonal, and rounding one by one fails. A reduced basis of the same lattice is nearly
+orthogonal again.
+
+Sources: A. K. Lenstra, H. W. Lenstra and L. Lovasz, "Factoring polynomials with rational
+coefficients", Math. Ann. 261, 1982; L. Babai, "On Lovasz' lattice reduction and the nearest lattice
+point problem", Combinatorica 6, 1986.
+"""
+import numpy as np
+
+DELTA = 0.9               # of the Lovasz condition
+
+
+def reduced(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An LLL-reduced basis of a lattice.
+
+    Parameters
+    ----------
+    basis : float array, shape (k, d)
+        Linearly independent rows.
+
+    Returns
+    -------
+    rows : float64 array, shape (k, d)
+    made_of : int64 array, shape (k, k)
+        ``rows == made_of @ basis``.
+    """
+    rows, made_of = basis.astype(np.float64), np.eye(len(basis), dtype=np.int64)
+    _, r = np.linalg.qr(rows.T)
+    mu, norms = (r / np.diag(r)[:, None]).T.copy(), np.square(np.diag(r))  # Gram-Schmidt
+    k = 1
+
+    def reduce_by(j):
+        times = round(mu[k, j])
+        rows[k] -= times * rows[j]
+        made_of[k] -= times * made_of[j]
+        mu[k, :j + 1] -= times * mu[j, :j + 1]
+
+    while k < len(rows):
+        if abs(mu[k, k - 1]) > 0.5:
+            reduce_by(k - 1)
+        m = mu[k, k - 1]
+        if norms[k] >= (DELTA - m * m) * norms[k - 1]:
+            for j in range(k - 2, -1, -1):
+                if abs(mu[k, j]) > 0.5:
+                    reduce_by(j)
+            k += 1
+            continue
+        new, pair, turned = norms[k] + m * m * norms[k - 1], [k - 1, k], [k, k - 1]
+        mu[k, k - 1] = m * norms[k - 1] / new
+        norms[pair] = new, norms[k - 1] * norms[k] / new
+        rows[pair], made_of[pair] = rows[turned], made_of[turned]
+        mu[pair, :k - 1] = mu[turned, :k - 1]
+        below = mu[k + 1:, k].copy()
+        mu[k + 1:, k] = mu[k + 1:, k - 1] - m * below
+        mu[k + 1:, k - 1] = below + mu[k, k - 1] * mu[k + 1:, k]
+        k = max(k - 1, 1)
+    return rows, made_of
+
+
+def nearest_plane(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Lattice points near n targets, by the coefficients of the basis that was reduced.
+
+    Parameters
+    ----------
+    rows, made_of : as `reduced` returns them
+    targets : float array, shape (n, d)
+
+    Returns
+    -------
+    int array, shape (n, k)
+    """
+    q, r = np.linalg.qr(rows.T)
+    left, times = targets @ q, np.empty((len(targets), len(rows)))
+    for k in range(len(rows) - 1, -1, -1):
+        times[:, k] = np.rint(left[:, k] / r[k, k])
+        left -= times[:, k, None] * r[:, k]
+    return np.rint(times @ made_of).astype(int)

@@ -1,0 +1,122 @@
+"""From an image's pixels to the coefficients of a JPEG file, plane by plane.
+
+    picture = find_picture(image, Kind('4:2:0', luma_table, chroma_table))
+    print(picture.levels[0].shape)         # (rows, columns, 8, 8) of luma
+
+Chroma comes first, as the pixels tell it where no channel is clipped; then luma, which they give
+with the chroma known; then, where that fails, both together. Nothing here claims that the file
+decodes to the image: check.py decodes it.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from classifier.forensics.blocks import BLOCK, decoder_luma
+from classifier.forensics.inverse_dct import inverse_dct
+from classifier.recovery.block_search import find_levels
+from classifier.recovery.chroma_search import find_chroma
+from classifier.recovery.colour_search import search_colours
+from classifier.recovery.colours import Bounds, chroma_bounds, luma_bounds
+from classifier.recovery.layout import Layout, to_blocks
+from classifier.recovery.upsampling import upsampled
+
+HALVED = {'4:4:4': (False, False), '4:2:2': (False, True), '4:2:0': (True, True)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the file was coded."""
+    subsampling: str         # '4:4:4', '4:2:2', '4:2:0' or 'gray'
+    luma_table: np.ndarray   # (64,) int, row by row
+    chroma_table: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The coefficients of a JPEG file, and where the image lies in its pixels."""
+    kind: Kind
+    height: int
+    width: int
+    top: int
+    left: int
+    levels: tuple[np.ndarray, ...]   # of Y or of Y, Cb, Cr: (rows, columns, 8, 8) int32
+
+
+def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0)) -> Picture:
+    """The coefficients, as far as they are found.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (h, w, 3)
+        BGR; of kind 'gray', with three equal channels.
+    kind : Kind
+    grid : (dy, dx)
+        Where the first whole block of luma or, if chroma is halved, the first whole block of
+        chroma starts: 0..7 or 0..15 px. If it is not (0, 0), the file is larger than the image on
+        all sides.
+    """
+    height, width = image.shape[:2]
+    vertical, horizontal = HALVED.get(kind.subsampling, (False, False))
+    top, left = (-at % (BLOCK * (1 + half)) for at, half in zip(grid, (vertical, horizontal)))
+    size = height + top, width + left
+    if top or left:  # what is upsampled at the right and at the bottom has neighbours there
+        size = [-(-length // (BLOCK * (1 + half))) * BLOCK * (1 + half)
+                for length, half in zip(size, (vertical, horizontal))]
+    layout = Layout(*size, top, left)
+    if kind.subsampling == 'gray':
+        gray = image[..., 0]
+        bounds = layout.bounds(Bounds(gray, gray, gray.astype(np.float32) - 128))
+        levels = [find_levels(*bounds, kind.luma_table)[0]]
+        layouts = [layout]
+    elif kind.subsampling == '4:4:4':
+        levels, layouts = _whole_colours(image, kind, layout), 3 * [layout]
+    else:
+        levels, layouts = _halved_colours(image, kind, layout, (vertical, horizontal))
+    return Picture(kind, *size, top, left, tuple(
+        part.reshape(*own.blocks, BLOCK, BLOCK) for part, own in zip(levels, layouts)))
+
+
+def _whole_colours(image, kind, layout):
+    """Levels of Y, Cb and Cr of 4:4:4."""
+    shape = image.shape[:2]
+    tables = kind.luma_table, kind.chroma_table, kind.chroma_table
+    known, *bounds = chroma_bounds(image)
+    levels = [find_levels(*layout.bounds(plane), kind.chroma_table)[0] for plane in bounds]
+    chroma = [layout.image(inverse_dct(part * kind.chroma_table), shape) for part in levels]
+    luma = layout.bounds(luma_bounds(image, *chroma))
+    found, exact = find_levels(*luma, kind.luma_table)
+    levels = np.stack([found, *levels])
+    left = np.flatnonzero(~exact)
+    if len(left):
+        pixels = np.stack([to_blocks(layout.pad(image[..., channel], mode='edge'))[left]
+                           for channel in range(3)], axis=2)
+        visible, sure = (to_blocks(layout.pad(mask, constant_values=False))[left]
+                         for mask in (np.ones(shape, bool), known))
+        gray = decoder_luma(image[None])[0].astype(np.float32) - 128
+        guesses = [to_blocks(layout.pad(plane, mode='edge'))[left]
+                   for plane in (gray, bounds[0].guess, bounds[1].guess)]
+        tried, good = search_colours(pixels, visible, sure, np.stack(guesses), tables)
+        levels[:, left[good]] = tried[:, good]
+    return levels
+
+
+def _halved_colours(image, kind, layout, halved):
+    """Levels of Y, Cb and Cr of 4:2:2 and 4:2:0, and their layouts."""
+    shape = image.shape[:2]
+    coded = Layout(*(-(-length // (1 + half)) for length, half in zip(
+        (layout.height, layout.width), halved)))
+    _, *bounds = chroma_bounds(image)
+    around = ((layout.top, layout.height - shape[0] - layout.top),
+              (layout.left, layout.width - shape[1] - layout.left))
+    levels, chroma = [], []
+    for plane in bounds:
+        of_file = Bounds(np.pad(plane.low, around), np.pad(plane.high, around, constant_values=255),
+                         np.pad(plane.guess, around, mode='edge'))
+        levels.append(find_chroma(of_file, coded, halved, kind.chroma_table))
+        samples = coded.image(inverse_dct(levels[-1] * kind.chroma_table),
+                              (coded.height, coded.width))
+        chroma.append(upsampled(samples, halved)[layout.top:layout.top + shape[0],
+                                                 layout.left:layout.left + shape[1]])
+    luma = layout.bounds(luma_bounds(image, *chroma))
+    found, _ = find_levels(*luma, kind.luma_table)
+    return [found, *levels], [layout, coded, coded]
