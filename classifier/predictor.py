@@ -131,7 +131,7 @@ class Predictor:
         """Confidence and quality, float32 (n, 2), of uint8 patches (n, 16, 16, 3)."""
         return self._runner(patches)
 
-    def features(self, image: np.ndarray) -> np.ndarray:
+    def features(self, image: Any, order: str = 'bgr') -> np.ndarray:
         """What the network sees in each patch of an image, before its last layer.
 
         They come from the checkpoint, in float32, or from the model file of `to_tflite.py
@@ -139,8 +139,10 @@ class Predictor:
 
         Parameters
         ----------
-        image : uint8 array, shape (h, w, 3)
-            BGR pixels, each side at least 16 px.
+        image : path-like, PIL.Image.Image or uint8 array
+            As `predict` takes it, each side at least 16 px.
+        order : {'bgr', 'rgb'}
+            Of the channels of an array.
 
         Returns
         -------
@@ -152,7 +154,8 @@ class Predictor:
         InputError
             It is no such image, or the weights are there as a model file of the answers alone.
         """
-        return self._features_runner(self.extract(_checked(image)))
+        pixels = read_image(image) if _is_path(image) else as_bgr(image, order)
+        return self._features_runner(self.extract(pixels))
 
     @functools.cached_property
     def _features_runner(self):

@@ -1,7 +1,7 @@
 """All that is found out about one image file: its row for CSV and JSON, and lines for people."""
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from classifier.batch import opened
