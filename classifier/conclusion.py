@@ -30,6 +30,22 @@ def header_said(header: JpegHeader) -> str:
     return f'{said}, {header.subsampling}' + (f'; {header.damage}' if header.damage else '')
 
 
+def table_said(earlier: Earlier, header: JpegHeader | None = None) -> str:
+    """The quality and the table of an earlier compression, in words."""
+    said = f'about quality {earlier.quality}'
+    if earlier.changed:
+        return f'{said} (a rough estimate: its pixels seem to have been changed in between)'
+    if earlier.encoder and earlier.encoder != 'libjpeg':
+        _, turned, _ = earlier.encoder.partition(', tables turned')
+        setting = earlier.encoder_setting or earlier.encoder
+        said += f' ({setting}{", then turned by 90 degrees" if turned else ""})'
+    elif not earlier.standard:
+        said += " (with steps that are not libjpeg's)"
+    if header and header.quality is not None and earlier.quality >= header.quality:
+        said += f", with {earlier.known_steps} or more of 64 steps coarser than the header's"
+    return said
+
+
 def conclusion(prediction: Prediction, header: JpegHeader | None = None,
                earlier: Earlier | None = None, table: TableEstimate | None = None) -> str:
     """What the pixels and, of a JPEG file, the header say together.
@@ -54,7 +70,7 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
         return _of_pixels(prediction, table) + earlier_said(earlier)
     said = f'a JPEG whose {header_said(header)}'
     if earlier_said(earlier):
-        return said + earlier_said(earlier)
+        return said + earlier_said(earlier, header)
     if contradicts(prediction, header):
         if prediction.confirms_header:
             seen = prediction.posterior
@@ -69,11 +85,11 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
     return f'{said}; no earlier compression found'
 
 
-def earlier_said(earlier: Earlier | None) -> str:
+def earlier_said(earlier: Earlier | None, header: JpegHeader | None = None) -> str:
     """The end of a sentence on the last save, about the one before; '' where none was found."""
     if earlier is None or earlier.quality is None:
         return ''
-    return (f'; saved before at about quality {earlier.quality}, block grid at '
+    return (f'; saved before at {table_said(earlier, header)}, block grid at '
             f'({earlier.grid_dy}, {earlier.grid_dx})')
 
 

@@ -37,8 +37,8 @@ from classifier.runtime import RUNTIMES, open_features, open_runner
 AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
 FUSIONS = ('posterior', 'likelihood', 'median')
 PATCHES = ('enough', 'all')  # of an image that are looked at
-# Where a header of at least this quality is confirmed and no earlier table of libjpeg's is found,
-# the network is asked, too: other encoders' tables leave traces that it sees.
+# Where a header of at least this quality is confirmed and no earlier compression is found, the
+# network is asked, too: it sees traces of one that was edited before the last.
 ASKED_FROM = 85
 WIDEST = 40        # levels; a wider credible interval is no answer of the automatic mode
 FLAT = 1.5         # standard deviation of a patch's pixels, in gray levels, below which it is flat

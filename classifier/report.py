@@ -6,7 +6,7 @@ from pathlib import Path
 
 from classifier.batch import opened
 from classifier.conclusion import (conclusion, earlier_said, header_said, of_what, proof_said, span,
-                                   structure)
+                                   structure, table_said)
 from classifier.errors import InputError
 from classifier.forensics.coded_data import coded_damage
 from classifier.forensics.header import JpegHeader, known_header
@@ -155,7 +155,7 @@ def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
     if header:
         line = f'{header_said(header)}; '
         if row['verdict'] == 'recompressed':
-            line += (f'recompressed: an earlier JPEG of about quality {earlier.quality}, grid at '
+            line += (f'recompressed: an earlier JPEG of {table_said(earlier, header)}, grid at '
                      f'({earlier.grid_dy}, {earlier.grid_dx})')
         elif row['verdict'] == 'contradiction':
             seen = prediction.posterior

@@ -54,6 +54,8 @@ class Earlier:
     encoder: str | None = None          # where one known encoder's table fits, and no other
     encoder_setting: str | None = None
     steps: tuple[int, ...] = ()         # of the earlier luma table, row by row; 0: not known
+    changed: bool = False    # whether the pixels seem to have been changed between the two, so that
+                             # the quality is a rough estimate
 
     @property
     def known_steps(self) -> int:
@@ -114,7 +116,7 @@ def _told(found, table, dy, dx, score):
     known = read_table(found, table)
     encoder = known.encoder
     return Earlier(known.quality, dy, dx, score, known.standard, encoder and encoder.encoder,
-                   encoder and encoder.setting, tuple(known.steps.tolist()))
+                   encoder and encoder.setting, tuple(known.steps.tolist()), known.changed)
 
 
 def _exact_twice(blocks, first, last):

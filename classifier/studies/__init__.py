@@ -33,6 +33,8 @@ STUDIES = {
                       'stopping', 'stopping'),
     'recompression': Study('how often an earlier, coarser compression is found', 'recompression',
                            'recompression', False),
+    'earlier_tables': Study("how often an earlier compression by other encoders' tables is found",
+                            'earlier_tables', 'earlier_tables', False),
     'edited': Study('how often the lattice abstains on edited and on never compressed images',
                     'edits', 'edited', False),
     'small': Study('how often the lattice is exact on small crops', 'lattice', 'small', False),
