@@ -77,7 +77,7 @@ def _cases(image, index):
 
 
 def earlier_tables(args: argparse.Namespace, paths: list[Path]) -> dict:
-    """How often an earlier compression by other encoders' tables is found, for `--study`."""
+    """how often an earlier compression by other encoders' tables is found"""
     cases, rows = every_photo(_cases, paths), {}
     for encoder in (*FIRST, UNLISTED):
         row = {}
