@@ -241,7 +241,7 @@ def report(args: argparse.Namespace, predictor: Predictor, made: dict, kept: dic
         print(f'no answer: {100 * unanswered:.2f} % of the images')
     answered = ~np.isnan(predicted)
     figure = confusion_figure(truth[answered], {
-        f'{name}, {answered.sum()} images': predicted[answered]})
+        f'{name}, {fusion}, {answered.sum():,} images': predicted[answered]})
     save_figure(figure, args.out_path / 'confusion_matrix.png')
     write_results(args, made, results, [
         {'path': str(path), 'crop': f'{dy},{dx}', 'qualities': args.qualities,

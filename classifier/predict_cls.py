@@ -3,6 +3,8 @@
 
     python3 classifier/predict_cls.py photo.png screenshot.png folder
     python3 classifier/predict_cls.py folder --recursive --csv qualities.csv
+    python3 classifier/predict_cls.py folder --recursive --report report.html
+    python3 classifier/predict_cls.py folder --select 'compressed<0.5' --copy_to never_jpeg
     find . -name '*.png' -print0 | python3 classifier/predict_cls.py - --json
     python3 classifier/predict_cls.py photo.png --comp_type jpeg_paper --refine
 
@@ -22,23 +24,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 
 from classifier.batch import made_with, network_of, parallel_map
-from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
-                            count, open_predictor, printable, script_parser)
+from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, count,
+                            open_predictor, script_parser)
 from classifier.csv_output import check_folder, is_stdout, open_rows
 from classifier.errors import InputError
 from classifier.files import check_writable, save_figure
 from classifier.images import MAX_PIXELS, read_image
+from classifier.output import Output
 from classifier.path_list import is_single, listed_paths
 from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
-from classifier.report import FIELDS, REFINED_FIELDS, Report, look_at
-from classifier.summary import Summary, answer, as_text, rounded
-from classifier.xmp import write_sidecar
+from classifier.report import FIELDS, REFINED_FIELDS, look_at
+from classifier.summary import as_text
 
 GROUP = 8  # images in one task of a cluster: some 0.3 s, so that its scheduler keeps up
 
@@ -70,8 +71,21 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help='write FILE.xmp beside each image, for photo managers')
     output.add_argument('--map', type=Path, metavar='FILE.png',
                         help='of one image: draw which quality was found where')
+    output.add_argument('--report', type=Path, metavar='FILE.html',
+                        help='of several images: write a page with counts, histograms, subfolders '
+                        'and the lowest qualities')
     output.add_argument('--quiet', action='store_true',
                         help='no warnings, counts and progress; errors are still named')
+    chosen = parser.add_argument_group('choosing images')
+    chosen.add_argument('--select', metavar='EXPR',
+                        help="print only images of which this is true, such as 'compressed<0.5', "
+                        "'quality>=90 and not verdict=recompressed'")
+    chosen.add_argument('--copy_to', type=Path, metavar='DIR',
+                        help='with --select: copy their files there; nothing is replaced')
+    chosen.add_argument('--link_to', type=Path, metavar='DIR',
+                        help='with --select: make symbolic links to them there')
+    chosen.add_argument('--print0', action='store_true',
+                        help='print paths alone, each with a null character behind it')
     add_scheduler_option(parser.add_argument_group('scale'))
     args = parser.parse_args(argv)
     args.paths += [args.in_path] if args.in_path else []
@@ -79,25 +93,21 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             (not args.paths, 'name an image or a folder'),
             (args.resume and (args.csv is None or is_stdout(args.csv)),
              '--resume goes with --csv FILE'),
-            (args.json and is_stdout(args.csv), '--json and --csv - both print; choose one')):
+            (args.json + is_stdout(args.csv) + args.print0 > 1,
+             '--json, --print0 and --csv - all print; choose one'),
+            ((args.copy_to or args.link_to) and not args.select,
+             '--copy_to and --link_to go with --select'),
+            (args.copy_to and args.link_to, 'choose one of --copy_to and --link_to')):
         if wrong:
             parser.error(rule)
     args.single = is_single(args.paths)
-    args.lines = not args.json and not is_stdout(args.csv)  # for people, on standard output
+    # For people, on standard output.
+    args.lines = not args.json and not args.print0 and not is_stdout(args.csv)
     return args
 
 
-def text_lines(args: argparse.Namespace, report: Report, name: str) -> list[str]:
-    """What is printed for an image, for people."""
-    if args.comp_type is None:
-        return [f'{name}: {report.conclusion}']
-    if args.single:
-        return report.details
-    said = report.details[-1:] if report.row['verdict'] != 'no header' else []
-    return [f'{name}: ' + '; '.join(said if report.error else [answer(report.row), *said])]
-
-
-def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path]) -> int:
+def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path],
+            output: Output) -> int:
     """All images: several on all cores or a cluster, a single one by the predictor itself."""
     made, network, progress = None, None, None
     if not args.single:  # whose rows outlast this run, and whose threads open the network again
@@ -106,17 +116,15 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     how = network, args.refine, args.max_pixels
     single = look_at(paths[0], *how, predictor) if args.single else None
     if isinstance(single, InputError):
-        complain(f'predict_cls.py: error: {paths[0]}: {single}')
+        output.error(paths[0], single)
         return 0 if args.ignore_errors else 2
-    fields = FIELDS + REFINED_FIELDS * (args.refine or predictor.automatic)
-    root = args.paths[0] if len(args.paths) == 1 and os.path.isdir(args.paths[0]) else None
     with contextlib.ExitStack() as stack:
         shared = args.scheduler and os.path.commonpath([os.path.abspath(p) for p in paths])
         run = stack.enter_context(parallel_map(args.scheduler, shared, GROUP))
-        write, todo, known = stack.enter_context(open_rows(args, made, fields, paths))
-        summary, done, refused = Summary(), len(paths) - len(todo), 0  # refused: sidecars
+        write, todo, known = stack.enter_context(open_rows(args, made, output.fields, paths))
+        done = len(paths) - len(todo)
         for row in known:
-            summary.add(row)
+            output.known(row)
         results = [single] if single else run(
             look_at, (os.path.abspath(paths[i]) for i in todo), *how)
         if not args.single and not args.quiet and not sys.stdout.isatty():  # else its lines do
@@ -124,52 +132,40 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
         for index, report in zip(todo, results):
             path, done = paths[index], done + 1
             if isinstance(report, InputError):
-                summary.unread += 1
-                complain(f'predict_cls.py: error: {path}: {report}')
+                output.error(path, report)
             else:
-                row = report.row
-                row['path'] = str(path)
-                for warning in [] if args.quiet else report.warnings:
-                    complain(f'{path}: {warning}')
-                if report.error:
-                    summary.unread += 1
-                    complain(f'predict_cls.py: error: {path}: {report.error}; only its header was '
-                             'read')
-                else:
-                    summary.add(row)
-                    if args.xmp and (error := write_sidecar(path, report)):
-                        refused += 1
-                        complain(f'predict_cls.py: error: {error}')
-                write(index, as_text(row))
-                if args.json:
-                    print(json.dumps(rounded(row)), flush=True)
-                elif args.lines:
-                    name = printable(path.relative_to(root) if root else path)
-                    print('\n'.join(text_lines(args, report, name)), flush=True)
+                report.row['path'] = str(path)
+                chosen = output.found(path, report)
+                if chosen or not is_stdout(args.csv):
+                    write(index, as_text(report.row))
             if progress:
                 progress.update(done)
-    if not args.single and not args.quiet:
-        (print if args.lines else complain)(summary)
+    output.end()
     if args.map:
         image = read_image(paths[0], args.max_pixels)
         save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold), args.map)
-    return 2 if (summary.unread or refused) and not args.ignore_errors else 0
+    unread = 0 if args.ignore_errors else output.summary.unread
+    return 2 if unread or output.failed else 0
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    paths = listed_paths(args.paths, args.recursive, None if args.quiet else complain)
     if args.single and (args.scheduler or args.resume):
-        raise InputError(f'{paths[0]}: --scheduler and --resume are for several images')
+        raise InputError(f'{args.paths[0]}: --scheduler and --resume are for several images')
     if args.map and not args.single:
         raise InputError(f'{args.paths[0]}: --map is for one image, not for a folder')
     if args.map and args.map.suffix.lower() != '.png' and not args.map.is_dir():
         raise InputError(f'{args.map}: --map draws a PNG file; choose a name that ends in .png')
-    check_folder(args.csv)
-    check_folder(args.map)
-    check_writable(None if is_stdout(args.csv) else args.csv, args.map)
-    return predict(args, open_predictor(args), paths)
+    if args.report and args.single:
+        raise InputError(f'{args.paths[0]}: --report is of several images')
+    paths = listed_paths(args.paths, args.recursive, None if args.quiet else complain)
+    output = Output(args, FIELDS + REFINED_FIELDS * (args.refine or args.comp_type is None))
+    output.locate(paths)
+    for path in (args.csv, args.map, args.report):
+        check_folder(path)
+    check_writable(None if is_stdout(args.csv) else args.csv, args.map, args.report)
+    return predict(args, open_predictor(args), paths, output)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,8 @@ from collections import Counter
 
 from classifier.conclusion import span
 
-DECIMALS = {'seconds': 4, 'compressed': 4, 'margin': 1, 'evidence': 1}  # 2 for the others
+# Of numbers as they are written; 2 for the others.
+DECIMALS = {'seconds': 4, 'compressed': 4, 'edited': 4, 'margin': 1, 'evidence': 1}
 KINDS = ('exact', 'estimated', 'never JPEG', 'cannot tell')
 
 
@@ -40,6 +41,24 @@ def rounded(row: dict) -> dict:
     """The row with its numbers rounded as they are written."""
     return {name: round(value, DECIMALS.get(name, 2)) if isinstance(value, float) else value
             for name, value in row.items()}
+
+
+def from_text(row: dict) -> dict:
+    """The row of an earlier run with the values that its text stands for."""
+    return {name: text if name == 'path' else _value(text) for name, text in row.items()}
+
+
+def _value(text):
+    if not isinstance(text, str):
+        return text
+    if text in ('', 'True', 'False'):
+        return None if text == '' else text == 'True'
+    for kind_of_number in (int, float):
+        try:
+            return kind_of_number(text)
+        except ValueError:
+            pass
+    return text
 
 
 def as_text(row: dict) -> list:

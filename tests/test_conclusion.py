@@ -67,12 +67,12 @@ def estimate(quality, standard):
      'its contrast was raised)' + PROOF),
     (by_lattice(20, region_x=40, region_y=100, region_width=640, region_height=480), 'holds a JPEG '
      'of quality 20, exactly, at x 40 to 680, y 100 to 580 (block grid at (5, 3))' + PROOF),
-    (by_network(), 'was a JPEG of about quality 60 (50 to 72); no exact quantization table can be '
-     'seen'),
+    (by_network(), 'was a JPEG of about quality 60 (50 to 72); no exact quantization table was '
+     'found'),
     (by_network(edited=0.9), 'was a JPEG of about quality 60 (50 to 72); the pixels were changed '
      'afterwards'),
-    (by_network(60, 60, 60), 'was a JPEG of about quality 60 (60); no exact quantization table can '
-     'be seen'),
+    (by_network(60, 60, 60), 'was a JPEG of about quality 60 (60); no exact quantization table was '
+     'found'),
     (by_network(97, 88, 100, compressed=0.3), 'no sign of JPEG compression'),
     (unanswered(LITTLE_TEXTURE), 'cannot tell: too little texture'),
     (unanswered(TOO_UNSURE), 'cannot tell: what its pixels show fits too many qualities')])
@@ -160,8 +160,8 @@ def test_an_earlier_compression_is_what_matters_most():
 def test_pixels_that_look_far_worse_than_the_header_contradict_it():
     found = conclusion(by_network(30, 25, 40), LIBJPEG, NOTHING_EARLIER, estimate(75, False))
     assert found == ('a JPEG whose header says quality 75, 4:2:0, but its pixels contradict that: '
-                     'was a JPEG of about quality 30 (25 to 40); no exact quantization table can '
-                     'be seen')
+                     'was a JPEG of about quality 30 (25 to 40); no exact quantization table was '
+                     'found')
     assert conclusion(by_lattice(30), LIBJPEG, NOTHING_EARLIER).endswith(
         'but its pixels contradict that: was a JPEG of quality 30, exactly (block grid at (5, 3))'
         + PROOF)

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from classifier import images, predict_cls
 from classifier.predictor import Predictor
-from classifier.quality_map import quality_map
+from classifier.quality_map import QualityMap, map_figure, quality_map
 from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES
 from test_commands import PAPER, typed
 
@@ -318,6 +318,22 @@ def test_a_pasted_area_stands_out_on_the_map(predictor, photo, host, pasted):
     inside = np.outer((centre[0] >= 80) & (centre[0] < 240), (centre[1] >= 203) & (centre[1] < 363))
     assert roc_auc_score(inside.ravel(), abs(found - np.median(found)).ravel()) > 0.9
     assert abs(np.median(found[inside]) - pasted) < abs(np.median(found[inside]) - host)
+
+
+def test_the_map_covers_the_image_in_the_range_that_occurs(photo):
+    quality = np.full((20, 30), 60.0)
+    quality[5:9, 5:9] = 30
+    found = QualityMap(quality, np.full((20, 30), 99.0))
+    image = np.ascontiguousarray(photo[:172, :252])  # not a multiple of 8
+    photo_panel, map_panel, *_ = map_figure(image, found, 90).axes
+    mesh, = map_panel.collections
+    assert mesh.get_clim() == (30, 60)
+    corners = mesh.get_coordinates()
+    assert corners[0, 0].tolist() == [0, 0] and corners[-1, -1].tolist() == [252, 172]
+    assert photo_panel.images[0].get_array().shape == image.shape
+    even = QualityMap(np.full((20, 30), 95.0), np.full((20, 30), 10.0))
+    mesh, *hatched = map_figure(image, even, 90).axes[1].collections
+    assert mesh.get_clim() == (85, 100) and hatched
 
 
 def test_the_map_is_drawn_for_one_image(tmp_path, capsys):

@@ -16,8 +16,10 @@ from classifier.environment import cores
 from classifier.errors import InputError
 from classifier.predictor import Predictor
 from classifier.studies import FITS, STUDIES, posterior_fit
-from classifier.studies.analysis import binned, most_confident, weighted_median
+from classifier.studies.analysis import (
+    binned, interval, means_by_photo, most_confident, weighted_median)
 from classifier.studies.common import every_photo, over_photos, pillow_jpeg
+from classifier.studies.metrics import confusion_figure
 from classifier.studies.robustness import CODERS, centre
 from classifier.studies.stopping import MARGINS
 from classifier.studies.wild import KINDS, measures
@@ -314,3 +316,22 @@ def test_too_few_images_to_fit_on_are_named(photo_folder, tmp_path, tiny_type, c
 def test_a_posterior_that_is_asked_for_and_not_there_is_a_clear_error(tiny_type):
     with pytest.raises(InputError, match='posterior.npz: missing or damaged; make it with '):
         Predictor('tiny', tiny_type[3], fusion='posterior')
+
+
+def test_intervals_are_over_photos_not_over_patches():
+    by_photo = np.array([[1.0, 5.0], [3.0, 5.0], [5.0, np.nan]])
+    assert interval(by_photo) == pytest.approx([1.96 * 2 / np.sqrt(3), 0])
+    assert interval(by_photo[:1]) == pytest.approx([0, 0])
+    by, values = np.arange(12.0), np.arange(12.0)
+    found = means_by_photo(by, values, np.repeat([0, 1], 6), bins=3)
+    assert found == pytest.approx(np.array([[1.5, 4.5, np.nan], [np.nan, 6.5, 9.5]]), nan_ok=True)
+
+
+def test_the_figure_of_errors_covers_the_largest_and_says_when_its_axis_is_logarithmic():
+    truth = np.repeat([10, 50], 4)
+    small = confusion_figure(truth, {'a': truth + 1.0})
+    assert small.axes[0].get_yscale() == 'linear' and small.axes[0].get_title() == 'a'
+    both = confusion_figure(truth, {'a': truth + 1.0, 'b': np.full(8, 100.0)})
+    assert [axis.get_title() for axis in both.axes[:2]] == ['(a) a', '(b) b']
+    assert both.axes[0].get_yscale() == 'symlog' and both.axes[0].get_ylim()[1] >= 90
+    assert 'logarithmic beyond' in both.axes[0].get_ylabel()

@@ -47,6 +47,8 @@ def compare(args: argparse.Namespace, paths: list[Path]) -> dict:
         print(f'{method}\n{describe(results[method])}\n')
     print(f'the JPEG-specific estimator abstained on {100 * abstained:.2f} % of the '
           'images; its answer counts as 100 there')
-    save_figure(confusion_figure(truth, predicted), args.out_path / 'compare.png')
+    rules = ', median of crops', '', f', {predictor.fusion}'
+    titles = {method + rule: predicted[method] for method, rule in zip(methods, rules)}
+    save_figure(confusion_figure(truth, titles), args.out_path / 'compare.png')
     print(f'written: {args.out_path / "compare.png"}')
     return results

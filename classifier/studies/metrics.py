@@ -3,6 +3,8 @@ from typing import Any
 
 import numpy as np
 
+LINEAR_ERRORS = 5  # levels; a figure with larger errors shows these on a logarithmic axis
+
 
 def error_metrics(truth: np.ndarray, predicted: np.ndarray) -> dict:
     """Metrics of predicted against true qualities.
@@ -50,33 +52,55 @@ def describe(metrics: dict) -> str:
 
 
 def confusion_figure(truth: np.ndarray, predicted: dict[str, np.ndarray]) -> Any:
-    """True against predicted quality, a panel for each method; its columns add up to 1.
+    """Predicted minus true quality by the true one, a panel for each method.
+
+    The columns of a panel add up to 1. Cells of a single image are as visible as others.
 
     Parameters
     ----------
     truth : int array, shape (n,)
         Qualities, 1..100.
     predicted : dict
-        {title of a panel: float array, shape (n,)}.
+        {title of a panel: float array, shape (n,)}; the title names network and rule.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib.colors import LogNorm
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(2 + 6 * len(predicted), 6.6), layout='constrained')
-    panels = figure.subplots(1, len(predicted), squeeze=False)[0]
-    levels, edges = np.arange(1, 101), np.arange(0.5, 101)
-    for panel, (title, values) in zip(panels, predicted.items()):
-        rounded = np.clip(np.rint(values), 1, 100)
-        matrix = np.histogram2d(rounded, truth, (edges, edges))[0]
-        matrix /= np.maximum(matrix.sum(axis=0), 1)
-        panel.set(xlabel='true quality', ylabel='predicted quality', title=title, aspect='equal',
-                  xticks=[1, *range(10, 101, 10)], yticks=[1, *range(10, 101, 10)])
-        panel.grid(alpha=0.2)
-        mesh = panel.pcolormesh(levels, levels, np.ma.masked_equal(matrix, 0),
-                                norm=LogNorm(0.01, 1), cmap='viridis_r')
-    figure.colorbar(mesh, ax=panels, pad=0.01, label='share of the images of that true quality',
-                    format='{x:g}')
+    from matplotlib.ticker import LogLocator
+    figure = Figure(figsize=(max(7, 1.7 + 3.6 * len(predicted)), 4.4), layout='constrained')
+    panels = figure.subplots(1, len(predicted), squeeze=False, sharey=True)[0]
+    errors = {title: np.clip(np.rint(values), 1, 100) - truth
+              for title, values in predicted.items()}
+    largest = max(LINEAR_ERRORS, *(int(np.abs(error).max(initial=0)) for error in errors.values()))
+    edges = np.arange(0.5, 101), np.arange(-largest - 0.5, largest + 1)
+    fewest = 1 / max(1, np.bincount(truth, minlength=1).max())
+    # Blues without the lightest third, which white paper would hide.
+    colours = ListedColormap(colormaps['Blues'](np.linspace(0.33, 1, 256)))
+    for letter, panel, (title, error) in zip('abcdefgh', panels, errors.items()):
+        matrix = np.histogram2d(truth, error, edges)[0]
+        matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        mesh = panel.pcolormesh(*edges, np.ma.masked_equal(matrix.T, 0), cmap=colours,
+                                norm=LogNorm(min(fewest, 0.5), 1), edgecolors='face',
+                                linewidth=0.7)
+        panel.axhline(0, color='gray', linewidth=0.6)
+        panel.set_title(f'({letter}) {title}' if len(errors) > 1 else title, fontsize=12)
+        panel.set_xlabel('true quality', fontsize=12)
+        panel.set(xlim=(0.5, 100.5), xticks=[1, *range(20, 101, 20)])
+        panel.grid(alpha=0.25)
+    label = 'predicted minus true quality'
+    if largest > LINEAR_ERRORS:
+        panels[0].set_yscale('symlog', linthresh=LINEAR_ERRORS, subs=[2, 5])
+        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t <= largest]
+        panels[0].set_yticks([*(-t for t in ticks[::-1]), 0, *ticks],
+                             [*(f'\u2212{t}' for t in ticks[::-1]), 0, *(f'+{t}' for t in ticks)])
+        label += f' (logarithmic beyond \u00b1{LINEAR_ERRORS})'
+    panels[0].set_ylabel(label, fontsize=12)
+    bar = figure.colorbar(mesh, ax=panels, pad=0.01, ticks=LogLocator(subs=(1, 2, 5)),
+                          format='{x:g}')
+    bar.minorticks_off()
+    bar.set_label('share of the images of a true quality (logarithmic)', fontsize=11)
     return figure
