@@ -43,6 +43,7 @@ SHOW_EVERY = 0.5           # seconds between two looks at how far many pictures 
 # The browser itself refuses what is not this machine's, whatever Gradio's page asks for.
 LOCAL_ONLY = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
               "form-action 'self'; frame-ancestors 'none'")
+NAMES = 'files => [files, (files ?? []).map(file => file.orig_name)]'
 STYLE, PASTE = (Path(__file__).with_name(name) for name in ('page.css', 'paste.js'))
 
 
@@ -147,7 +148,7 @@ def build(gr: ModuleType, desk: Desk) -> Any:
                 'It stays on this machine.</p>', elem_id='top')
         given = gr.File(file_count='multiple', height=130, elem_id='pictures',
                         label='Pictures: drop, paste or choose one or many')
-        given.preprocess = _paths_and_names  # Gradio's own has no original names
+        names = gr.JSON(visible=False)  # of these files; Gradio leaves characters out in its own
         status = gr.HTML(elem_id='status')
         rows = gr.Dataframe(headers=list(COLUMNS), datatype=list(TYPES), interactive=False,
                             visible=False, max_height=500, wrap=True, elem_id='table',
@@ -165,14 +166,14 @@ def build(gr: ModuleType, desk: Desk) -> Any:
                         label='Files to download', elem_id='files')
         pictures, chosen = gr.State([]), gr.State(0)
 
-        def look(named):
+        def look(paths, names):
             desk.new_request()
             found, last = [], time.monotonic()
-            for path, name in named:
+            for path, name in zip(paths or (), names):
                 found.append(desk.look(path, name))
                 if time.monotonic() - last > SHOW_EVERY:
                     last = time.monotonic()
-                    yield {status: f'{len(found)} of {len(named)} pictures ...'}
+                    yield {status: f'{len(found)} of {len(names)} pictures ...'}
             if not found:
                 return
             several = len(found) > 1
@@ -217,17 +218,13 @@ def build(gr: ModuleType, desk: Desk) -> Any:
 
         of_picture = [chosen, shown, draw, drawn, files, status]
         private = {'api_visibility': 'private', 'concurrency_limit': None}
-        asked = [given.upload(look, given, [given, pictures, rows, downloads, as_csv, as_json,
-                                            *of_picture], show_progress_on=status, **private),
+        asked = [given.upload(look, [given, names], [given, pictures, rows, downloads, as_csv, as_json,
+                                            *of_picture], js=NAMES, show_progress_on=status, **private),
                  rows.select(choose_row, pictures, of_picture, show_progress='hidden', **private)]
         for event in asked:
             event.then(show_map, [pictures, chosen], of_picture, show_progress_on=status, **private)
         draw.click(draw_map, [pictures, chosen], of_picture, show_progress_on=status, **private)
     return blocks
-
-
-def _paths_and_names(files: Any) -> list[tuple[str, str]]:
-    return [(file.path, file.orig_name or Path(file.path).name) for file in files or ()]
 
 
 def pixels_of(path: Path) -> int:
@@ -283,7 +280,8 @@ def main(argv: list[str] | None = None) -> int:
         gr = import_gradio(folder)
         from starlette.middleware import Middleware
         fonts = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['system-ui', 'sans-serif']}
-        blocks = build(gr, Desk(Predictor(), args.max_pixels, Path(folder)))
+        desk = Desk(Predictor(), args.max_pixels, Path(folder))
+        blocks = build(gr, desk)
         try:
             blocks.launch(
                 server_name=HOST, server_port=args.port, share=False, ssr_mode=False, pwa=False,
@@ -297,6 +295,7 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f'port {args.port} is taken, or not allowed; choose another one: '
                              '--port N') from None
         finally:
+            desk.new_request()  # so that no map is waited for
             blocks.close(verbose=False)
 
 

@@ -15,7 +15,7 @@ README, COMMANDS = REPOSITORY / 'README.md', REPOSITORY / 'docs' / 'commands.md'
 PAGES = [README, *sorted((REPOSITORY / 'docs').glob('*.md')),
          REPOSITORY / 'sample_image' / 'README.md']
 MODULES = {f'{name}.py': f'classifier.{name}' for name in
-           ('predict_cls', 'evaluate_cls', 'gen_data', 'train', 'to_tflite')}
+           ('predict_cls', 'app', 'evaluate_cls', 'gen_data', 'train', 'to_tflite')}
 MODULES['mobilenet'] = 'classifier.studies.mobilenet'
 OWN_SCRIPTS = [REPOSITORY / 'tests' / name for name in ('benchmark.py', 'fuzz_images.py')]
 BATCH = (REPOSITORY / 'batch_train_jpeg_paper.sh').read_text()
@@ -158,7 +158,7 @@ def test_commands_are_accepted(capsys):
             assert all(name in TESTS for name in names), where
         elif words[1] == '-c':
             check_names(words[2], where)
-        elif words[1:3] != ['-m', 'pip']:
+        elif words[1:3] not in (['-m', 'pip'], ['-m', 'playwright']):
             is_module = words[1] == '-m'
             module = words[2] if is_module else words[1].removesuffix('.py').replace('/', '.')
             assert module in MODULES.values(), where
