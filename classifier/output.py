@@ -36,7 +36,7 @@ class Output:
 
     def __init__(self, args: argparse.Namespace, fields: Sequence[str]):
         self.args, self.fields = args, fields
-        self.summary, self.chosen, self.failed = Summary(), 0, 0
+        self.summary, self.chosen, self.failed, self.unrecovered = Summary(), 0, 0, 0
         self.audit = Audit() if args.report else None
         self.meets = parse_condition(args.select, fields) if args.select else None
         only = args.paths[0] if len(args.paths) == 1 else ''
@@ -72,9 +72,13 @@ class Output:
             if self.args.xmp and (refused := write_sidecar(path, report)):
                 self.failed += 1
                 complain(f'predict_cls.py: error: {refused}')
+        if report.not_recovered:
+            self.unrecovered += 1
+            complain(f'{path}: {report.not_recovered}')
         if self.meets and (report.error or not self.meets(report.row)):
             return False
-        self._show(report.row, *self._lines(report, self._name(path)))
+        recovered = [f'{self._name(path)}: {report.recovered}'] if report.recovered else []
+        self._show(report.row, *self._lines(report, self._name(path)), *recovered)
         return True
 
     def end(self) -> None:
@@ -85,7 +89,8 @@ class Output:
                 file.write(page(self.audit, title, self._thumbnail))
         if not self.args.single and not self.args.quiet:
             chosen = f'; {self.chosen} chosen' if self.meets else ''
-            (print if self.args.lines else complain)(f'{self.summary}{chosen}')
+            lost = f'; {self.unrecovered} not recovered' if self.unrecovered else ''
+            (print if self.args.lines else complain)(f'{self.summary}{lost}{chosen}')
 
     def _add(self, row):
         self.summary.add(row)

@@ -38,6 +38,8 @@ from classifier.output import Output
 from classifier.path_list import is_single, listed_paths
 from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
+from classifier.recovery.command import look_and_recover, plan
+from classifier.recovery.recover import FIELDS as RECOVERED_FIELDS
 from classifier.report import FIELDS, REFINED_FIELDS, look_at
 from classifier.summary import as_text
 
@@ -56,7 +58,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     given.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
                        help=f'refuse larger images, unread (default: {MAX_PIXELS})')
     given.add_argument('--ignore_errors', action='store_true',
-                       help='exit status 0 even if images could not be read')
+                       help='exit status 0 even if images could not be read or recovered')
     network = parser.add_argument_group('network')
     add_network_options(network, prediction=True)
     network.add_argument('--refine', action='store_true',
@@ -71,6 +73,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help='write FILE.xmp beside each image, for photo managers')
     output.add_argument('--map', type=Path, metavar='FILE.png',
                         help='of one image: draw which quality was found where')
+    output.add_argument('--recover', type=Path, metavar='OUT.jpg',
+                        help='write the JPEG file whose decoded pixels are those of the image; of '
+                        'a folder, to a folder')
+    output.add_argument('--allow_difference', action='store_true',
+                        help='with --recover: write it even if some pixels differ')
     output.add_argument('--report', type=Path, metavar='FILE.html',
                         help='of several images: write a page with counts, histograms, subfolders '
                         'and the lowest qualities')
@@ -97,6 +104,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
              '--json, --print0 and --csv - all print; choose one'),
             ((args.copy_to or args.link_to) and not args.select,
              '--copy_to and --link_to go with --select'),
+            (args.allow_difference and not args.recover,
+             '--allow_difference goes with --recover'),
             (args.copy_to and args.link_to, 'choose one of --copy_to and --link_to')):
         if wrong:
             parser.error(rule)
@@ -113,8 +122,11 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     if not args.single:  # whose rows outlast this run, and whose threads open the network again
         made = made_with(args, predictor)
         network = network_of(args, predictor, made)
-    how = network, args.refine, args.max_pixels
-    single = look_at(paths[0], *how, predictor) if args.single else None
+    work, how = look_at, (network, args.refine, args.max_pixels)
+    if args.recover:
+        work = look_and_recover
+        how = plan(args.recover, paths, output.root, args.allow_difference), *how
+    single = work(paths[0], *how, predictor) if args.single else None
     if isinstance(single, InputError):
         output.error(paths[0], single)
         return 0 if args.ignore_errors else 2
@@ -126,7 +138,7 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
         for row in known:
             output.known(row)
         results = [single] if single else run(
-            look_at, (os.path.abspath(paths[i]) for i in todo), *how)
+            work, (os.path.abspath(paths[i]) for i in todo), *how)
         if not args.single and not args.quiet and not sys.stdout.isatty():  # else its lines do
             progress = stack.enter_context(Progress(len(paths), 'images', done))
         for index, report in zip(todo, results):
@@ -144,8 +156,8 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     if args.map:
         image = read_image(paths[0], args.max_pixels)
         save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold), args.map)
-    unread = 0 if args.ignore_errors else output.summary.unread
-    return 2 if unread or output.failed else 0
+    lost = 0 if args.ignore_errors else output.summary.unread + output.unrecovered
+    return 2 if lost or output.failed else 0
 
 
 @command
@@ -153,6 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.single and (args.scheduler or args.resume):
         raise InputError(f'{args.paths[0]}: --scheduler and --resume are for several images')
+    if args.recover and not args.single and len(args.paths) > 1:
+        raise InputError(f'{args.recover}: --recover goes with one image or one folder')
     if args.map and not args.single:
         raise InputError(f'{args.paths[0]}: --map is for one image, not for a folder')
     if args.map and args.map.suffix.lower() != '.png' and not args.map.is_dir():
@@ -160,7 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.report and args.single:
         raise InputError(f'{args.paths[0]}: --report is of several images')
     paths = listed_paths(args.paths, args.recursive, None if args.quiet else complain)
-    output = Output(args, FIELDS + REFINED_FIELDS * (args.refine or args.comp_type is None))
+    output = Output(args, FIELDS + REFINED_FIELDS * (args.refine or args.comp_type is None)
+                    + RECOVERED_FIELDS * bool(args.recover))
     output.locate(paths)
     for path in (args.csv, args.map, args.report):
         check_folder(path)

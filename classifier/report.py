@@ -46,6 +46,8 @@ class Report:
         Why the pixels cannot be used, so that only the header was read.
     table_quality : int, optional
         Where the pixels show a quantization table that is not libjpeg's: the nearest quality.
+    recovered, not_recovered : str
+        What became of the JPEG file that was to be recovered.
     """
     row: dict
     conclusion: str = ''
@@ -53,6 +55,8 @@ class Report:
     details: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     table_quality: int | None = None
+    recovered: str = ''
+    not_recovered: str = ''
 
 
 def report_on(path: str | os.PathLike, predictor: Predictor, refine: bool = False,

@@ -22,7 +22,7 @@ those of lattice_points.py.
 """
 import numpy as np
 
-from classifier.forensics.blocks import BLOCK, DCT2
+from classifier.forensics.blocks import DCT2
 from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.lattice_points import nearest_plane, reduced
 
@@ -31,9 +31,12 @@ CHECKED_EVERY = 5
 HALF = 0.5                # of a level: rounding
 NEAR = 0.6                # beyond the bounds: worth an exact check
 CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of them
-UNKNOWN = (0.03, 0.01, 0.003, 0.1)  # weights of unknown samples
-DITHERS, DITHER = 12, 0.3  # targets tried with each weight, levels
-MOST_BASES = 60           # reduced for one plane: some 20 ms each
+# Weights of known, clipped and unknown samples.
+WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
+           (1, 0.03, 0.03), (1, 0.01, 0.003), (1, 0.1, 0.1))
+DITHERS, DITHER = 24, 0.3  # targets tried at a time, levels
+ATTEMPTS = 4              # with each weight
+MOST_BASES = 80           # reduced for one plane: some 20 ms each
 LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 
 
@@ -51,7 +54,7 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     Parameters
     ----------
     low, high : uint8 arrays, shape (n, 64)
-        The samples' bounds, row by row.
+        The samples' bounds, row by row; where low > high, the block is not searched.
     guess : float32 array, shape (n, 64)
         Likely samples, less 128; the bounds where they are narrow.
     table : int array, shape (64,)
@@ -66,8 +69,9 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     steps = table.astype(np.float32)
     levels = np.rint(guess @ DCT2.T / steps).astype(np.int32)
     exact = is_exact(levels, table, low, high)
+    possible = (low <= high).all(axis=1)
     for way in (_iterate, _change, _nearest)[:3 if effort else 2]:
-        left = np.flatnonzero(~exact)
+        left = np.flatnonzero(~exact & possible)
         if not len(left):
             break
         found, at = way(low[left], high[left], guess[left], levels[left], table)
@@ -130,24 +134,37 @@ def _change(low, high, guess, levels, table):
 def _nearest(low, high, guess, levels, table):
     """Nearest planes in a reduced basis: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(low), bool)
-    rng = np.random.default_rng(0)
-    masks, which = np.unique(low < high, axis=0, return_inverse=True)
+    rng, bases = np.random.default_rng(0), 0
+    kinds = (low == 0).astype(np.int8) + (high == 255)
+    masks, which = np.unique(kinds, axis=0, return_inverse=True)
     which, basis = which.ravel(), table[:, None] * DCT2.astype(np.float64)
-    for mask in np.argsort(-np.bincount(which))[:MOST_BASES]:
-        for weight in UNKNOWN if masks[mask].any() else (1.0,):
+    least, most = _real_bounds(low, high)
+    for mask in np.argsort(-np.bincount(which)):
+        for weights in WEIGHTS if masks[mask].any() else WEIGHTS[:1]:
             at = np.flatnonzero((which == mask) & ~exact)
-            if not len(at):
+            if not len(at) or bases >= MOST_BASES:
                 break
-            weights = np.where(masks[mask], weight, 1.0)
-            rows, made_of = reduced(basis * weights)
-            targets = np.repeat(guess[at], DITHERS, axis=0).reshape(len(at), DITHERS, 64)
-            targets[:, 1:] += rng.uniform(-DITHER, DITHER, targets[:, 1:].shape)
-            near = nearest_plane(rows, made_of, targets.reshape(-1, 64) * weights)
-            again = np.repeat(at, DITHERS)
-            good = is_exact(near, table, low[again], high[again]) & (
-                np.abs(near) <= LARGEST_LEVEL).all(axis=1)
-            good, near = good.reshape(-1, DITHERS), near.reshape(-1, DITHERS, BLOCK * BLOCK)
-            some = good.any(axis=1)
-            levels[at[some]] = near[some, good[some].argmax(axis=1)]
-            exact[at[some]] = True
+            bases += 1
+            weights = np.array(weights)[masks[mask]]
+            basis_there = reduced(basis * weights)
+            aims = guess[at].copy()
+            for _ in range(ATTEMPTS):
+                targets = np.repeat(aims[None], DITHERS, axis=0)
+                targets[1:] += rng.uniform(-DITHER, DITHER, targets[1:].shape)
+                near = nearest_plane(*basis_there, targets.reshape(-1, 64) * weights)
+                near = near.reshape(DITHERS, len(at), 64)
+                good = is_exact(near.reshape(-1, 64), table, np.tile(low[at], (DITHERS, 1)),
+                                np.tile(high[at], (DITHERS, 1))).reshape(DITHERS, -1)
+                good &= (np.abs(near) <= LARGEST_LEVEL).all(axis=2)
+                some = good.any(axis=0)
+                levels[at[some]] = near[good.argmax(axis=0), np.arange(len(at))][some]
+                exact[at[some]] = True
+                # what is unknown may be as in the best of these
+                pixels = (near[:, ~some] * table).astype(np.float32) @ DCT2
+                at, aims = at[~some], aims[~some]
+                if not len(at):
+                    break
+                off = np.square(pixels - pixels.clip(least[at], most[at])).sum(axis=2)
+                best = pixels[off.argmin(axis=0), np.arange(len(at))]
+                aims = np.where(masks[mask], best.clip(least[at], most[at]), aims)
     return levels, exact

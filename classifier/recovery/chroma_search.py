@@ -21,6 +21,7 @@ from classifier.recovery.layout import Layout, from_blocks, to_blocks
 from classifier.recovery.upsampling import downsampled, gathered, spread, upsampled
 
 INSIDE = 2.0              # levels from the bounds that a guess keeps
+PASSES = 2                # over all ways
 CHANGED, MOST_CHANGED = 12, 128   # coefficients, and blocks at once
 ROUNDS, BETA, CHECKED_EVERY = 120, 0.9, 5
 INNER, STEP = 3, 0.3      # gradient steps in place of the exact projection
@@ -28,12 +29,12 @@ SLACK = 0.6               # levels that rounding moves an upsampled pixel
 UNKNOWN, HALF_KNOWN = (0.02, 0.003), 0.1   # weights, in nearest planes, of samples and of pixels
                           # that are not known exactly
 DITHERS, DITHER = 6, 0.3  # targets tried, levels
-MOST_MASKS, MOST_BASES = 16, 40           # reduced at a time, some 50 ms each
+MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 50 ms each
 PATCH = BLOCK + 2         # a block and a sample on each side
 
 
 def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
-                table: np.ndarray) -> np.ndarray:
+                table: np.ndarray, thorough: bool = True) -> np.ndarray:
     """Levels of all blocks of a plane, (n, 64) int32, as near to the pixels as was found.
 
     Parameters
@@ -44,6 +45,8 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
         Of the coded plane.
     halved : (vertical, horizontal)
     table : int array, shape (64,)
+    thorough : bool
+        Otherwise only single changes are tried.
     """
     even = [(0, length % 2 * half) for length, half in zip(bounds.low.shape, halved)]
     low, high, guess = (np.pad(plane, even, constant_values=fill)
@@ -58,9 +61,10 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
     off = search.off(levels)
     seen = to_blocks(layout.pad(gathered((low > 0) | (high < 255), halved) > 0.1,
                                 constant_values=False))
-    for unknown in UNKNOWN:
+    for unknown in UNKNOWN if thorough else ():
         levels, off = search.better(levels, off, search.beyond(levels, coded, seen, unknown))
-    for way in 2 * (search.change, search.change, search.iterate, search.change, search.nearest):
+    ways = search.change, search.change, search.iterate, search.change, search.nearest
+    for way in PASSES * ways if thorough else ways[:1]:
         bad = np.flatnonzero(off)
         if not len(bad):
             break

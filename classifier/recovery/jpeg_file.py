@@ -1,11 +1,12 @@
 """Coefficients to the bytes of a JPEG file, without any recompression.
 
-    data = jpeg_bytes(picture, metadata)
+    data = jpeg_bytes(picture, segments)
 
 jpeglib hands the coefficients to libjpeg, which writes them with Huffman tables made for them.
 """
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,20 @@ import numpy as np
 from classifier.errors import InputError
 from classifier.recovery.picture import HALVED, Picture
 
-LARGEST_AC, LARGEST_DC = 1023, 1023   # levels that libjpeg writes in baseline
+LARGEST = 1023            # level that libjpeg writes in baseline
 SAMPLING = {'gray': [[1, 1]]} | {
     name: [[1 + vertical, 1 + horizontal], [1, 1], [1, 1]]
     for name, (vertical, horizontal) in HALVED.items()}
 
 
-def jpeg_bytes(picture: Picture) -> bytes:
-    """The JPEG file, with optimised Huffman tables, without metadata.
+def jpeg_bytes(picture: Picture, segments: Sequence[tuple[int, bytes]] = ()) -> bytes:
+    """The JPEG file, with optimised Huffman tables.
+
+    Parameters
+    ----------
+    picture : Picture
+    segments : sequence of (int, bytes)
+        Marker segments of metadata, as metadata.py makes them.
 
     Raises
     ------
@@ -29,7 +36,7 @@ def jpeg_bytes(picture: Picture) -> bytes:
     """
     import jpeglib  # its 20 libraries are loaded only here
 
-    if max(np.abs(part).max() for part in picture.levels) > LARGEST_AC:
+    if max(np.abs(part).max() for part in picture.levels) > LARGEST:
         raise InputError('its coefficients are too large for a JPEG file')
     planes = [part.astype(np.int16) for part in picture.levels]
     kind = picture.kind
@@ -37,6 +44,8 @@ def jpeg_bytes(picture: Picture) -> bytes:
     file = jpeglib.from_dct(*planes, qt=np.stack(tables).reshape(-1, 8, 8).astype(np.uint16))
     file.height, file.width = picture.height, picture.width
     file.samp_factor = np.array(SAMPLING[kind.subsampling])
+    file.markers = [jpeglib.Marker(jpeglib.MarkerType(marker), len(content), content)
+                    for marker, content in segments]
     handle, name = tempfile.mkstemp(suffix='.jpg')
     os.close(handle)
     try:

@@ -42,7 +42,8 @@ class Picture:
     levels: tuple[np.ndarray, ...]   # of Y or of Y, Cb, Cr: (rows, columns, 8, 8) int32
 
 
-def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0)) -> Picture:
+def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0),
+                 thorough: bool = True) -> Picture:
     """The coefficients, as far as they are found.
 
     Parameters
@@ -54,6 +55,8 @@ def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0)) 
         Where the first whole block of luma or, if chroma is halved, the first whole block of
         chroma starts: 0..7 or 0..15 px. If it is not (0, 0), the file is larger than the image on
         all sides.
+    thorough : bool
+        Otherwise only what is quick is tried, enough to compare grids.
     """
     height, width = image.shape[:2]
     vertical, horizontal = HALVED.get(kind.subsampling, (False, False))
@@ -71,7 +74,7 @@ def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0)) 
     elif kind.subsampling == '4:4:4':
         levels, layouts = _whole_colours(image, kind, layout), 3 * [layout]
     else:
-        levels, layouts = _halved_colours(image, kind, layout, (vertical, horizontal))
+        levels, layouts = _halved_colours(image, kind, layout, (vertical, horizontal), thorough)
     return Picture(kind, *size, top, left, tuple(
         part.reshape(*own.blocks, BLOCK, BLOCK) for part, own in zip(levels, layouts)))
 
@@ -100,7 +103,7 @@ def _whole_colours(image, kind, layout):
     return levels
 
 
-def _halved_colours(image, kind, layout, halved):
+def _halved_colours(image, kind, layout, halved, thorough):
     """Levels of Y, Cb and Cr of 4:2:2 and 4:2:0, and their layouts."""
     shape = image.shape[:2]
     coded = Layout(*(-(-length // (1 + half)) for length, half in zip(
@@ -112,11 +115,11 @@ def _halved_colours(image, kind, layout, halved):
     for plane in bounds:
         of_file = Bounds(np.pad(plane.low, around), np.pad(plane.high, around, constant_values=255),
                          np.pad(plane.guess, around, mode='edge'))
-        levels.append(find_chroma(of_file, coded, halved, kind.chroma_table))
+        levels.append(find_chroma(of_file, coded, halved, kind.chroma_table, thorough))
         samples = coded.image(inverse_dct(levels[-1] * kind.chroma_table),
                               (coded.height, coded.width))
         chroma.append(upsampled(samples, halved)[layout.top:layout.top + shape[0],
                                                  layout.left:layout.left + shape[1]])
     luma = layout.bounds(luma_bounds(image, *chroma))
-    found, _ = find_levels(*luma, kind.luma_table)
+    found, _ = find_levels(*luma, kind.luma_table, effort=thorough)
     return [found, *levels], [layout, coded, coded]
