@@ -28,8 +28,8 @@ import os
 from collections.abc import Sequence
 
 from classifier.batch import made_with, network_of, parallel_map
-from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, count,
-                            open_predictor, script_parser)
+from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
+                            count, open_predictor, script_parser)
 from classifier.csv_output import check_folder, is_stdout, open_rows
 from classifier.errors import InputError
 from classifier.files import check_writable, save_figure

@@ -1,5 +1,6 @@
 """The library's door: what it takes, what it refuses, in one sentence."""
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -68,12 +69,17 @@ def test_an_image_may_be_a_path_a_pil_image_or_an_array_of_either_order(predicto
     assert expected.lattice.quality == 60 and expected.verdict == 'no header'
     cv2.imwrite(str(tmp_path / 'a.png'), coded)
     alpha = np.dstack([coded, np.full(coded.shape[:2], 9, np.uint8)])
-    for image in (tmp_path / 'a.png', str(tmp_path / 'a.png'), to_pillow(coded), alpha):
+    assert expected.earlier is None
+    of_file = predictor.predict(tmp_path / 'a.png', refine=True)
+    assert of_file.earlier.quality is None  # looked for, as it is of a file
+    assert replace(of_file, earlier=None) == expected
+    for image in (to_pillow(coded), alpha):
         assert predictor.predict(image, refine=True) == expected
+    assert predictor.predict(str(tmp_path / 'a.png'), refine=True) == of_file
     for image in (coded[:, :, ::-1], alpha[:, :, [2, 1, 0, 3]]):
         assert predictor.predict(image, refine=True, order='rgb') == expected
     several = [coded, tmp_path / 'a.png', to_pillow(coded)]
-    assert predictor.predict_all(several, refine=True) == 3 * [expected]
+    assert predictor.predict_all(several, refine=True) == [expected, of_file, expected]
     gray = compress(photo, 60, 'gray')
     expected = predictor.predict(gray, refine=True)
     assert expected.lattice.quality == 60
