@@ -231,7 +231,7 @@ def test_json_has_the_fields_of_the_csv_with_types(found, pictures):
         assert list(row) == found.header and row['path'] == str(pictures / name)
         for field, value in row.items():
             text = found.rows[name][field]
-            if field in ('quality', 'compressed', 'uncertainty', 'network_quality') and text:
+            if field in ('quality', 'compressed', 'uncertainty', 'network_quality', 'edited') and text:
                 assert isinstance(value, float) and value == pytest.approx(float(text), abs=0.01)
             elif field not in ('path', 'seconds', 'margin', 'evidence'):
                 assert ('' if value is None else str(value)) == text
