@@ -31,9 +31,10 @@ LEAST_BLOCKS = 30         # of them, exact
 AT_QUALITY = (92, 93, 94, 95, 96, 97, 98, 99, 100)
 LEAST_EXACT = (0.8, 0.65, 0.5, 0.38, 0.25, 0.17, 0.15, 0.12, 0.15)
 MOST_OFF = (0.02, 0.03, 0.04, 0.05, 0.07, 0.12, 0.18, 0.3, 0.0)
+BESIDE_ONE = (0.02, 0.02, 0.02, 0.02, 0.02, 0.02, 0.03, 0.05, 0.06)
 PRIMES = (2, 3, 5, 7, 11, 13)
 SHOWN = 3                 # different levels but 0 that a frequency must show to be judged
-BESIDE, BESIDE_ONE = 2, 0.05    # blocks whose level a prime must not divide; share, of step 1
+BESIDE = 2                # blocks whose level a prime must not divide
 LEAST_OWN, OWN_SHARE = 4, 0.25   # frequencies that show the table's own step; of the others
 
 
@@ -50,19 +51,24 @@ def proves_last(blocks: Blocks, table: np.ndarray, quality: int) -> bool:
     levels, exact = (found[0] for found in exact_blocks(blocks, table[None]))
     rich = np.count_nonzero(levels[:, 1:], axis=1) >= RICH
     count = int((exact & rich).sum())
-    if count < LEAST_BLOCKS or count < rich.sum() * np.interp(quality, AT_QUALITY, LEAST_EXACT):
+    if count < LEAST_BLOCKS or count < rich.sum() * _of(LEAST_EXACT, quality):
         return False
-    if not _shows_own_steps(np.abs(levels[exact & rich, 1:]), table[1:]):
+    if not _shows_own_steps(np.abs(levels[exact & rich, 1:]), table[1:],
+                            _of(BESIDE_ONE, quality)):
         return False
     some = rich & ~exact
     off = _off_by_one(blocks.coefficients[some], blocks.luma[some], levels[some], table)
-    return off <= max(3, count * np.interp(quality, AT_QUALITY, MOST_OFF))
+    return off <= max(3, count * _of(MOST_OFF, quality))
 
 
-def _shows_own_steps(levels, steps):
+def _of(shares, quality):
+    return np.interp(quality, AT_QUALITY, shares)
+
+
+def _shows_own_steps(levels, steps, share):
     """Whether the |levels| (n, 63) of exact blocks have no common divisor, at most frequencies."""
     beside = np.min([(levels % prime != 0).sum(axis=0) for prime in PRIMES], axis=0)
-    if (beside[steps == 1] < BESIDE_ONE * len(levels)).any():
+    if (beside[steps == 1] < share * len(levels)).any():
         return False
     different = np.diff(np.sort(levels, axis=0), axis=0, prepend=0) > 0
     shown, own = different.sum(axis=0) >= SHOWN, beside >= BESIDE
