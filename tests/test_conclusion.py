@@ -157,6 +157,28 @@ def test_an_earlier_compression_is_what_matters_most():
         assert conclusion(prediction, LIBJPEG, Earlier(40, 6, 3, 30.0)) == expected
 
 
+@pytest.mark.parametrize('more, words', [
+    ({'encoder': 'libjpeg', 'encoder_setting': 'libjpeg 40'}, '40'),
+    ({'standard': False, 'encoder': 'mozjpeg', 'encoder_setting': 'mozjpeg 55'}, '40 (mozjpeg 55)'),
+    ({'standard': False, 'encoder': 'jpegli'}, '40 (jpegli)'),
+    ({'encoder': 'libjpeg, tables turned by 90 degrees', 'encoder_setting': 'libjpeg 41'},
+     '40 (libjpeg 41, then turned by 90 degrees)'),
+    ({'standard': False}, "40 (with steps that are not libjpeg's)"),
+    ({'changed': True}, '40 (a rough estimate: its pixels seem to have been changed in between)')])
+def test_what_is_known_of_an_earlier_table_is_told(more, words):
+    found = conclusion(by_lattice(75), LIBJPEG, Earlier(40, 6, 3, 30.0, **more))
+    assert found.endswith(f'; saved before at about quality {words}, block grid at (6, 3)')
+
+
+def test_an_earlier_table_as_fine_as_the_header_s_says_where_it_is_coarser():
+    earlier = Earlier(75, 0, 0, 90.0, False, steps=5 * (40,) + 59 * (0,))
+    assert earlier.known_steps == 5
+    assert conclusion(by_lattice(75), LIBJPEG, earlier) == (
+        'a JPEG whose header says quality 75, 4:2:0; saved before at about quality 75 (with steps '
+        "that are not libjpeg's), with 5 or more of 64 steps coarser than the header's, block grid "
+        'at (0, 0)')
+
+
 def test_pixels_that_look_far_worse_than_the_header_contradict_it():
     found = conclusion(by_network(30, 25, 40), LIBJPEG, NOTHING_EARLIER, estimate(75, False))
     assert found == ('a JPEG whose header says quality 75, 4:2:0, but its pixels contradict that: '

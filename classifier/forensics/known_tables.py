@@ -15,7 +15,7 @@ from PIL.JpegPresets import presets
 
 from classifier.forensics.encoders import (
     Encoder, Tables, encoder_data, ffmpeg_tables, identify, jpegli_tables)
-from classifier.forensics.tables import MAX_STEP, TURNED, all_qualities, standard_tables
+from classifier.forensics.tables import TURNED, all_qualities, standard_tables
 
 
 class KnownTables(NamedTuple):
