@@ -12,7 +12,9 @@ __version__ = '1.0.0'
 
 _IS_SCRIPT = sys.argv[:1] == ['-m'] or (
     Path(*sys.argv[:1]).resolve().parent == Path(__file__).resolve().parent)
-if _IS_SCRIPT and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+_IS_OWN = _IS_SCRIPT and (sys.argv[0] != '-m' or any(  # not another package that imports this
+    word.startswith('classifier.') for word in sys.orig_argv[1:]))
+if _IS_OWN and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback, until cli.command takes over
 
 _MISSING = [name for name in ('numpy', 'cv2', 'PIL', 'h5py', 'tqdm', 'flatbuffers')

@@ -11,7 +11,7 @@ network the compression.
 import bisect
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ MOST_SUBFOLDERS = 50  # that are listed
 SURE = 0.001          # a difference that chance makes less often is said
 LARGE = 0.2           # Cramer's V from which it is; a small one matters to nobody
 BIN = 5               # levels of quality
+BINS = [f'{low}-{low + BIN - 1}' for low in range(1, 100, BIN)]
 
 
 def sort_of(row: dict) -> str:
@@ -49,14 +50,17 @@ class Audit:
         By SORTS, RECOMPRESSED, EDITED and UNREAD.
     by_subfolder : dict
         {subfolder: Counter} of the same.
+    quality_by_subfolder : dict
+        {subfolder: Counter} by BINS, of hidden JPEGs and JPEG files together.
     qualities : dict
-        {sort: Counter of the lower ends of bins}: of hidden JPEGs as found, of files by header.
+        {sort: Counter} by BINS: of hidden JPEGs as found, of files by header.
     worst : list
         (quality, path, row) of the WORST images of lowest quality, the lowest first.
     """
 
     def __init__(self):
         self.total, self.by_subfolder = Counter(), defaultdict(Counter)
+        self.quality_by_subfolder = defaultdict(Counter)
         self.qualities, self.worst = {HIDDEN: Counter(), FILE: Counter()}, []
         self._number = itertools.count()  # keeps those of the same quality in their order
 
@@ -71,7 +75,9 @@ class Audit:
         quality = row['header_quality'] if sort == FILE else row['quality']
         if sort not in self.qualities or quality in (None, ''):
             return
-        self.qualities[sort][(int(float(quality)) - 1) // BIN * BIN + 1] += 1
+        name = BINS[min(max(int(float(quality)) - 1, 0) // BIN, len(BINS) - 1)]
+        self.qualities[sort][name] += 1
+        self.quality_by_subfolder[subfolder][name] += 1
         if row['quality'] not in (None, '') and kind(row) != NEVER:
             bisect.insort(self.worst, (float(row['quality']), next(self._number), row))
             del self.worst[WORST:]
@@ -90,37 +96,42 @@ def number(counts: Counter) -> int:
     return sum(counts[name] for name in (*SORTS, UNREAD))
 
 
-def compare(by_subfolder: dict[str, Counter]) -> tuple[str, bool]:
-    """Whether the shares of SORTS differ between subfolders: a sentence, and whether to warn.
+def compare(counts: dict[str, Counter], columns: Sequence) -> tuple[str, bool]:
+    """Whether shares differ between subfolders: a sentence, and whether to warn.
 
-    Subfolders of fewer than FEWEST images that could be read are left out. The test is Pearson's
-    chi-squared of independence; the size of the difference Cramer's V, 0 to 1.
+    The test is Pearson's chi-squared of independence; the size of the difference Cramer's V, from
+    0 to 1.
+
+    Parameters
+    ----------
+    counts : dict
+        {subfolder: Counter}; those with fewer than FEWEST images in the columns are left out.
+    columns : sequence
+        The keys that are compared; as text they are what the sentence calls them.
     """
     from scipy.stats import chi2_contingency
     from scipy.stats.contingency import association
-    counts = {name: [found[sort] for sort in SORTS] for name, found in by_subfolder.items()
-              if sum(found[sort] for sort in SORTS) >= FEWEST}
-    if len(counts) < 2:
-        return f'There are no two subfolders of at least {FEWEST} images to compare.', False
-    found = np.array(list(counts.values()))
-    found = found[:, found.any(axis=0)]
-    if found.shape[1] < 2:
-        return 'All subfolders hold the same sort of images.', False
-    p = max(float(chi2_contingency(found).pvalue), 1e-300)
-    size = float(association(found, method='cramer'))
+    found = {name: [of[column] for column in columns] for name, of in counts.items()}
+    found = {name: of for name, of in found.items() if sum(of) >= FEWEST}
+    if len(found) < 2:
+        return f'there are no two subfolders of at least {FEWEST} such images to compare.', False
+    numbers = np.array(list(found.values()))
+    occurs = numbers.any(axis=0)
+    columns = [column for column, there in zip(columns, occurs) if there]
+    numbers = numbers[:, occurs]
+    if len(columns) < 2:
+        return f'all are “{columns[0]}”.', False
+    p = max(float(chi2_contingency(numbers).pvalue), 1e-300)
+    size = float(association(numbers, method='cramer'))
+    test = f"(chi-squared test: p = {p:.2g}, Cramer's V = {size:.2f})."
     if p >= SURE or size < LARGE:
-        return (f'The subfolders do not differ much (chi-squared test: p = {p:.2g}, '
-                f"Cramer's V = {size:.2f})."), False
-    share = {name: np.array(values) / sum(values) for name, values in counts.items()}
-    spread = np.ptp(list(share.values()), axis=0)
-    sort = SORTS[spread.argmax()]
-    low, high = (function(share, key=lambda name: share[name][spread.argmax()])
-                 for function in (min, max))
-    of = [f'{100 * share[name][spread.argmax()]:.0f} % of {printable(name)}'
-          for name in (high, low)]
-    return (f'The subfolders differ: “{sort}” are {of[0]}, but {of[1]} (chi-squared test: p = '
-            f"{p:.2g}, Cramer's V = {size:.2f}). What is trained to tell them apart may learn the "
-            'compression instead.'), True
+        return f'the subfolders do not differ much {test}', False
+    shares = numbers / numbers.sum(axis=1, keepdims=True)
+    widest = np.ptp(shares, axis=0).argmax()
+    most, least = (f'{100 * shares[i, widest]:.0f} % of {printable(list(found)[i])}'
+                   for i in (shares[:, widest].argmax(), shares[:, widest].argmin()))
+    return (f'the subfolders differ: “{columns[widest]}” are {most}, but {least} {test} What is '
+            'trained to distinguish them may learn the compression instead.'), True
 
 
 def page(audit: Audit, title: str, thumbnail: Callable[[str], str | None]) -> str:
@@ -142,10 +153,13 @@ def page(audit: Audit, title: str, thumbnail: Callable[[str], str | None]) -> st
         f'and “{EDITED}” are among the JPEGs; “{EDITED}” is an estimate.')]
     for sort, words in ((HIDDEN, 'Hidden JPEGs by the quality of their pixels'),
                         (FILE, 'JPEG files by the quality in their header')):
-        body.append(bars(words, [(f'{low}-{low + BIN - 1}', audit.qualities[sort][low])
-                                 for low in range(1, 100, BIN)]))
-    said, warn = compare(audit.by_subfolder)
-    body.append(f'<h2>By subfolder</h2>{paragraph(said, warn)}')
+        body.append(bars(words, [(name, audit.qualities[sort][name]) for name in BINS]))
+    body.append('<h2>By subfolder</h2>')
+    for what, counts, columns in (
+            ('Sorts', audit.by_subfolder, SORTS),
+            ('Qualities of the JPEGs', audit.quality_by_subfolder, BINS)):
+        said, warn = compare(counts, columns)
+        body.append(paragraph(f'{what}: {said}', warn))
     largest = sorted(audit.by_subfolder.items(), key=lambda item: -number(item[1]))
     columns = (*SORTS, UNREAD, RECOMPRESSED, EDITED)
     body.append(table(Table(('subfolder', 'images', *columns), [

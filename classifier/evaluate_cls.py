@@ -100,7 +100,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     network.add_argument('--refine', action='store_true',
                          help='with --comp_type: look for the exact quality first')
     measured = parser.add_argument_group('what is measured')
-    measured.add_argument('--qualities', type=qualities, default='1-100', metavar='Q',
+    measured.add_argument('--qualities', type=qualities, metavar='Q',
                           help='such as 1-100 (default), 5-95:10 or 20,40,60')
     measured.add_argument('--crop', type=crop, action='append', metavar='DY,DX',
                           help='crop the compressed images; repeat it for several crops '
@@ -122,8 +122,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     work = STUDIES.get(args.study) or FITS.get(args.fit)
     args.work = work if work and work.module else None
     args.find_threshold = args.fit == 'threshold'
+    plain = () if patches else ('qualities', 'crop')
     for wrong, rule in (
             (name and patches, f'{name} goes with --in_path'),
+            *((getattr(args, option) and option not in (work.uses if work else plain),
+               f'--{option} does not go with {name or "--hdf5_val_path"}')
+              for option in ('qualities', 'crop')),
+            (patches and (args.limit or args.recursive),
+             '--limit and --recursive go with --in_path'),
             (args.scheduler and (patches or args.work),
              '--scheduler goes with --in_path, without a study and with no fit but threshold'),
             (args.refine and (patches or name), '--refine goes with --in_path, without --study '
@@ -137,7 +143,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             (args.baseline and args.study != 'compare', '--baseline goes with --study compare')):
         if wrong:
             parser.error(rule)
-    args.crop = args.crop or [(0, 0)]
+    args.qualities, args.crop = args.qualities or qualities('1-100'), args.crop or [(0, 0)]
     stem = 'results' if not args.work else f'results_{args.study or "fit_" + args.fit}'
     args.results = args.out_path / f'{stem}.json'
     args.command = shlex.join(['evaluate_cls.py', *(sys.argv[1:] if argv is None else argv)])

@@ -46,27 +46,34 @@ HDF5_HEADERS = 8192  # bytes in a file beside the data, at most
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument('--in_path', required=True, help='folder of lossless photos, never JPEG')
-    parser.add_argument('--num_samples', required=True, type=count(1), metavar='N',
-                        help='patches for each quality, over all images')
-    parser.add_argument('--hdf5_name', required=True, help='name of the file to write')
-    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
-    parser.add_argument('--out_path', default='.', help='folder to write it to (default: here)')
-    parser.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
-                        help='side of the stored patches: 24 for random crops (default), 16')
+    given = parser.add_argument_group('input')
+    given.add_argument('--in_path', metavar='DIR', required=True,
+                       help='folder of lossless photos, never JPEG')
+    given.add_argument('--recursive', action='store_true', help='subfolders too')
+    given.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
+                       help=f'leave larger images out, unread (default: {MAX_PIXELS})')
+    made = parser.add_argument_group('patches')
+    made.add_argument('--num_samples', required=True, type=count(1), metavar='N',
+                      help='patches for each quality, over all images')
+    made.add_argument('--comp_type', metavar='NAME', required=True, help=', '.join(COMP_TYPES))
+    made.add_argument('--patch_size', type=count(16), default=24, metavar='PX',
+                      help='side of the stored patches: 24 for random crops (default), 16')
     mix = ', '.join(f'{name} ({100 * share:g} %%)' for name, share in MIXED.items())
-    parser.add_argument('--chroma', choices=CHROMA, default='4:2:0', help='4:2:0 (default), or '
-                        f'mixed: for each image at each quality one of {mix}')
-    parser.add_argument('--uncompressed', type=count(0), default=0, metavar='N',
-                        help='N patches more, over all images, of the images as they are, '
-                        'labelled 100 (default: 0)')
-    parser.add_argument('--edits', action='store_true', help='edit images after compression '
-                        f'({100 * EDITED_SHARE:g} %% of them): resize, blur, recolour, turn ...')
-    parser.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S')
-    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
-    parser.add_argument('--max_pixels', type=count(1), default=MAX_PIXELS, metavar='N',
-                        help=f'leave larger images out, unread (default: {MAX_PIXELS})')
-    parser.add_argument('--save_image', action='store_true',
+    made.add_argument('--chroma', choices=CHROMA, default='4:2:0', help='4:2:0 (default), or '
+                      f'mixed: for each image at each quality one of {mix}')
+    made.add_argument('--uncompressed', type=count(0), default=0, metavar='N',
+                      help='N patches more, over all images, of the images as they are, labelled '
+                      '100 (default: 0)')
+    made.add_argument('--edits', action='store_true', help='edit images after compression '
+                      f'({100 * EDITED_SHARE:g} %% of them): resize, blur, recolour, turn ...')
+    made.add_argument('--seed', type=count(0, MAX_SEED), default=0, metavar='S',
+                      help='of all that is random (default: 0)')
+    output = parser.add_argument_group('output')
+    output.add_argument('--hdf5_name', metavar='FILE', required=True,
+                        help='name of the file to write')
+    output.add_argument('--out_path', metavar='DIR', default='.',
+                        help='folder to write it to (default: here)')
+    output.add_argument('--save_image', action='store_true',
                         help='also write every compressed image as PNG beside the file')
     return parser.parse_args(argv)
 

@@ -54,31 +54,35 @@ from classifier.training.schedule import (PHOTO_SCHEDULE, SCHEDULE, SHARE, add_p
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The options, checked; without `argv` those of the command line."""
-    parser = script_parser(__doc__)
-    parser.add_argument('--comp_type', required=True, help=', '.join(COMP_TYPES))
-    parser.add_argument('--hdf5_train_path', metavar='FILE', help='patches to train on')
-    parser.add_argument('--hdf5_val_path', metavar='FILE', help='patches to validate on')
-    add_photo_options(parser)
-    parser.add_argument('--chroma', choices=CHROMA, help='as in gen_data.py, of the photos to '
+    parser = script_parser(__doc__, usage='%(prog)s --comp_type NAME [options]')
+    given, network = (parser.add_argument_group(name) for name in ('input', 'network'))
+    schedule, scale = (parser.add_argument_group(name)
+                       for name in ('schedule and output', 'scale'))
+    network.add_argument('--comp_type', metavar='NAME', required=True,
+                          help=', '.join(COMP_TYPES))
+    given.add_argument('--hdf5_train_path', metavar='FILE', help='patches to train on')
+    given.add_argument('--hdf5_val_path', metavar='FILE', help='patches to validate on')
+    add_photo_options(given)
+    given.add_argument('--chroma', choices=CHROMA, help='as in gen_data.py, of the photos to '
                         f'train on (default: {PHOTO_SCHEDULE["chroma"]})')
-    parser.add_argument('--edits', action='store_true', default=None, help='with photos: edit '
+    given.add_argument('--edits', action='store_true', default=None, help='with photos: edit '
                         f'{100 * EDITED_SHARE:g} %% of the patches after compression, those to '
                         'validate on, too: resize, blur, recolour, turn ...')
-    parser.add_argument('--uncompressed', type=SHARE, metavar='SHARE', help='with photos: this '
+    given.add_argument('--uncompressed', type=SHARE, metavar='SHARE', help='with photos: this '
                         'share of the patches (0..1), those to validate on, too, is of the photos '
                         f'as they are, labelled 100 (default: {PHOTO_SCHEDULE["uncompressed"]})')
-    parser.add_argument('--base_weights', metavar='PATH', help='start from these weights, a '
+    network.add_argument('--base_weights', metavar='PATH', help='start from these weights, a '
                         'checkpoint folder or a weights.npz, instead of random ones')
-    parser.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
+    network.add_argument('--base_type', metavar='TYPE', help='compression type of --base_weights, '
                         'if its network is narrower: it is widened (default: the same type)')
-    add_training_options(parser, SCHEDULE, 'out')
-    parser.add_argument('--strategy', choices=STRATEGIES, default='default',
+    add_training_options(schedule, SCHEDULE, 'out')
+    scale.add_argument('--strategy', choices=STRATEGIES, default='default',
                         help='share every batch out: mirrored, among the GPUs of this machine; '
                         'multi_worker, among the machines in TF_CONFIG (default: do not)')
-    parser.add_argument('--framework', choices=('tensorflow', 'pytorch'), default='tensorflow',
+    scale.add_argument('--framework', choices=('tensorflow', 'pytorch'), default='tensorflow',
                         help='what does the steps; may change at a --resume (default: tensorflow)')
-    parser.add_argument('--verbose', action='store_true', help='describe the network and the run')
-    parser.add_argument('--install', type=Path, metavar='DIR', help='train nothing, but replace '
+    schedule.add_argument('--verbose', action='store_true', help='describe the network and the run')
+    schedule.add_argument('--install', type=Path, metavar='DIR', help='train nothing, but replace '
                         'the shipped weights by those in DIR')
     args = parser.parse_args(argv)
     hdf5, photos = (args.hdf5_train_path, args.hdf5_val_path), (args.in_path, args.val_path)

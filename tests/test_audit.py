@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from classifier import predict_cls
-from classifier.audit import FILE, HIDDEN, NEVER, SORTS, UNKNOWN, Audit, compare, page
+from classifier.audit import BINS, FILE, HIDDEN, NEVER, SORTS, UNKNOWN, Audit, compare, page
 from classifier.chosen_files import place
 from classifier.errors import InputError
 from classifier.images import compress
@@ -96,11 +96,25 @@ def counts(*numbers):
      '“JPEG file” are 98 % of real, but 0 % of fake'),
     ({'a': counts(50, 50), 'b': counts(48, 52)}, False, 'do not differ much'),
     ({'a': counts(5000, 5000), 'b': counts(4600, 5400)}, False, 'do not differ much'),
-    ({'a': counts(100), 'b': counts(90)}, False, 'the same sort'),
+    ({'a': counts(100), 'b': counts(90)}, False, 'all are “never JPEG”'),
     ({'a': counts(100), 'b': counts(0, 19)}, False, 'no two subfolders')])
 def test_subfolders_that_differ_are_warned_of(by_subfolder, warns, words):
-    said, warning = compare(by_subfolder)
+    said, warning = compare(by_subfolder, SORTS)
     assert warning == warns and words in said
+
+
+def test_a_class_of_jpegs_of_another_quality_is_warned_of():
+    audit = Audit()
+    for name, quality in (('real', 75), ('fake', 95)):
+        for _ in range(30):
+            audit.add(name, dict.fromkeys(FIELDS) | {
+                'path': 'a', 'verdict': 'consistent', 'method': 'lattice', 'quality': quality,
+                'header_quality': quality, 'quality_low': quality, 'quality_high': quality,
+                'refined': quality, 'compressed': 1.0})
+    assert compare(audit.by_subfolder, SORTS) == ('all are “JPEG file”.', False)
+    said, warning = compare(audit.quality_by_subfolder, BINS)
+    assert warning and '“71-75” are 100 % of real, but 0 % of fake' in said
+    assert 'Qualities of the JPEGs: the subfolders differ' in page(audit, 'a', lambda path: None)
 
 
 def test_chosen_images_alone_are_printed_and_copied_to_their_places(data_set, tmp_path, capsys):

@@ -158,6 +158,18 @@ def test_ctrl_c_is_no_traceback_from_the_first_import_on(script, module, tmp_pat
     assert result.returncode in (130, -signal.SIGINT), result.stderr
 
 
+def test_a_program_that_imports_the_package_keeps_its_own_ctrl_c(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / '__init__.py').write_text('import classifier.predictor')
+    (tmp_path / 'mine' / '__main__.py').write_text(
+        'import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)')
+    for command in (['-m', 'mine'], ['-c', 'import mine.__main__']):
+        result = subprocess.run([sys.executable, *command], cwd=tmp_path, text=True,
+                                env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+                                capture_output=True)
+        assert result.stdout == 'True\n', result.stderr
+
+
 class Terminal(io.StringIO):
     """What the terminal shows, as one that takes \\r as the start of the line again."""
 

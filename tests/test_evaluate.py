@@ -190,7 +190,8 @@ def test_the_lowest_error_counts_only_where_patches_are_reliable(monkeypatch, tm
 def test_the_shipped_weights_are_not_touched(photo_folder, capsys, fit):
     folder = CLASSIFIER / 'save' / 'jpeg_paper' / 'best'
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert evaluate(photo_folder, folder, PAPER, '--fit', fit) == 2
+    assert evaluate_cls.main(['--in_path', str(photo_folder), *PAPER, '--out_path', str(folder),
+                              '--fit', fit]) == 2
     error, = capsys.readouterr().err.splitlines()
     assert 'holds the shipped weights' in error
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before

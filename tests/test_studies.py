@@ -197,6 +197,16 @@ def test_help_has_a_line_for_each_study_and_fit(capsys):
         assert re.search(rf'^  {name} +{re.escape(study.line[:40])}', text, re.MULTILINE)
 
 
+@pytest.mark.parametrize('options, rule', [
+    (['--study', 'small', '--qualities', '50'], '--qualities does not go with small'),
+    (['--study', 'wild', '--crop', '3,5'], '--crop does not go with wild'),
+    (['--fit', 'likelihood', '--qualities', '50'], '--qualities does not go with likelihood')])
+def test_an_option_that_a_study_does_not_use_is_refused(capsys, options, rule):
+    with pytest.raises(SystemExit, match='2'):
+        evaluate_cls.main(['--in_path', 'a', '--comp_type', 'jpeg_paper', *options])
+    assert rule in capsys.readouterr().err
+
+
 def test_a_fit_refuses_the_rules_it_would_not_use(capsys):
     for option in (['--fusion', 'median'], ['--threshold', '90'], ['--refine']):
         with pytest.raises(SystemExit, match='2'):

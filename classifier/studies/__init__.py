@@ -13,35 +13,38 @@ class Study(NamedTuple):
     line: str
     module: str | None = None  # None: evaluate_cls.py does it itself
     function: str | None = None
-    needs_type: bool = True  # False: --comp_type may be left out
+    uses: tuple[str, ...] = ()  # of the options --qualities and --crop; others are refused
+    needs_type: bool = True     # False: --comp_type may be left out
 
     def open(self) -> Callable:
         """The function; its module is imported now, for some take long."""
         return getattr(importlib.import_module(f'classifier.studies.{self.module}'), self.function)
 
 
+Q, C = 'qualities', 'crop'
 STUDIES = {
     'robustness': Study('errors with other coders, small, gray and twice compressed images, and '
-                        'at every phase of the block grid', 'robustness', 'robustness'),
+                        'at every phase of the block grid', 'robustness', 'robustness', (Q,)),
     'wild': Study('errors and intervals on edited and on never compressed images', 'wild', 'wild',
-                  False),
+                  (Q,), needs_type=False),
     'analysis': Study('what limits accuracy: fusion rule, quality, texture, confidence, number of '
-                      'patches, photo size', 'analysis', 'analysis'),
+                      'patches, photo size', 'analysis', 'analysis', (Q,)),
     'compare': Study('MobileNetV2, a JPEG-specific estimator and Q1Net side by side', 'compare',
-                     'compare'),
+                     'compare', (Q, C)),
     'stopping': Study('patches and errors of early stopping at several decision margins',
-                      'stopping', 'stopping'),
+                      'stopping', 'stopping', (Q, C)),
     'recompression': Study('how often an earlier, coarser compression is found', 'recompression',
-                           'recompression', False),
+                           'recompression', needs_type=False),
     'earlier_tables': Study("how often an earlier compression by other encoders' tables is found",
-                            'earlier_tables', 'earlier_tables', False),
+                            'earlier_tables', 'earlier_tables', needs_type=False),
     'edited': Study('how often the lattice abstains on edited and on never compressed images',
-                    'edits', 'edited', False),
-    'small': Study('how often the lattice is exact on small crops', 'lattice', 'small', False),
+                    'edits', 'edited', needs_type=False),
+    'small': Study('how often the lattice is exact on small crops', 'lattice', 'small',
+                   needs_type=False),
     'tables': Study("how well other encoders' luma tables are read from pixels", 'lattice',
-                    'tables', False),
+                    'tables', needs_type=False),
     'subsampling': Study('how often chroma subsampling and the chroma table are found', 'lattice',
-                         'subsampling', False)}
+                         'subsampling', needs_type=False)}
 
 # What is fitted and stored in --out_path, to be put beside the weights.
 FITS = {
@@ -50,4 +53,4 @@ FITS = {
     'posterior': Study("on training photos, what an image's answers say of its quality, through an "
                        'edit: posterior.npz', 'posterior_fit', 'fit_posterior'),
     'threshold': Study("the confidence at which the paper's rule has its lowest MAE: "
-                       'threshold.txt')}
+                       'threshold.txt', uses=(Q, C))}

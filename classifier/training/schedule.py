@@ -45,10 +45,10 @@ def add_training_options(parser: argparse.ArgumentParser, defaults: dict, out_pa
 def add_photo_options(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """Add the options of a training on photos."""
     parser.add_argument('--in_path', required=required, metavar='DIR',
-                        help='photos to train on, never compressed before')
+                        help='lossless photos to train on, never JPEG')
     parser.add_argument('--val_path', required=required, metavar='DIR',
                         help='photos to validate on')
-    parser.add_argument('--recursive', action='store_true', help='read subfolders too')
+    parser.add_argument('--recursive', action='store_true', help='subfolders too')
 
 
 def resolve_schedule(args: argparse.Namespace, defaults: dict) -> dict:
