@@ -24,16 +24,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from PIL import Image
-
 from classifier.cli import command, count, script_parser
+from classifier.desk import Desk, Stopped, files_made_of, pixels_of
 from classifier.errors import InputError
-from classifier.files import save_figure, whole_file
-from classifier.images import FORMATS, MAX_PIXELS, read_image
-from classifier.page import COLUMNS, TYPES, Picture, card, counts, csv_text, json_text, table
+from classifier.files import whole_file
+from classifier.images import MAX_PIXELS
+from classifier.page import COLUMNS, TYPES, card, counts, csv_text, json_text, table
 from classifier.predictor import Predictor
-from classifier.quality_map import map_figure, quality_map
-from classifier.report import look_at
 from classifier.run_rows import CSV_FORMAT
 
 HOST, PORT = '127.0.0.1', 7860
@@ -43,6 +40,8 @@ SHOW_EVERY = 0.5           # seconds between two looks at how far many pictures 
 # The browser itself refuses what is not this machine's, whatever Gradio's page asks for.
 LOCAL_ONLY = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
               "form-action 'self'; frame-ancestors 'none'")
+TITLE = ('<h1>At what JPEG quality was this picture compressed?</h1>'
+         '<p>Told from its pixels. It stays on this machine.</p>')
 NAMES = 'files => [files, (files ?? []).map(file => file.orig_name)]'
 STYLE, PASTE = (Path(__file__).with_name(name) for name in ('page.css', 'paste.js'))
 
@@ -58,94 +57,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class Stopped(Exception):
-    """A map was given up, for something else was asked for."""
-
-
-class Desk:
-    """One predictor for all who ask; it works for one of them at a time.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        Automatic.
-    max_pixels : int
-        Larger images are refused.
-    folder : Path
-        Where files to download are put.
-    """
-
-    def __init__(self, predictor: Predictor, max_pixels: int, folder: Path):
-        self.predictor, self.max_pixels, self.folder = predictor, max_pixels, folder
-        self.lock, self.requests = threading.Lock(), 0
-
-    def new_request(self) -> int:
-        """The number of a request; a map that an earlier one asked for is given up."""
-        self.requests += 1
-        return self.requests
-
-    def look(self, path: str, name: str) -> Picture:
-        """The `Picture` of a file, with all that is found out about it."""
-        with self.lock:
-            found = look_at(path, None, True, self.max_pixels, self.predictor)
-        return Picture(name, Path(path), found)
-
-    def draw_map(self, picture: Picture, progress: Callable[[float], Any]) -> Path:
-        """A PNG file with the quality map of a picture that has pixels.
-
-        Parameters
-        ----------
-        picture : Picture
-        progress : callable
-            Gets the share that is done, 0..1.
-
-        Raises
-        ------
-        Stopped
-            Something else was asked for meanwhile.
-        InputError
-            The picture is too small.
-        """
-        number, path = self.new_request(), self.new_file(f'{Path(picture.name).stem}_map.png')
-        with self.lock:
-            image = read_image(picture.path, self.max_pixels)
-            found = quality_map(_Watched(self, number, len(image), progress), image)
-            save_figure(map_figure(image, found, self.predictor.threshold), path)
-        return path
-
-    def new_file(self, name: str) -> Path:
-        """A path for a file of that name, in a folder of its own."""
-        return Path(tempfile.mkdtemp(dir=self.folder), name)
-
-
-class _Watched:
-    """A desk's predictor that says how far a map is, and gives up when it is not wanted."""
-
-    def __init__(self, desk, number, height, progress):
-        self.desk, self.number, self.progress, self.done = desk, number, progress, 0
-        self.type = desk.predictor.type
-        self.rows = height // self.type.block
-
-    def run_network(self, patches):
-        if self.desk.requests != self.number:
-            raise Stopped
-        self.done += 1
-        if self.done % 8 == 0:
-            self.progress(self.done / self.rows)
-        return self.desk.predictor.run_network(patches)
-
-
-def files_made_of(picture: Picture, map_path: Path) -> list[str]:
-    """The files to download that belong to one picture."""
-    return [str(map_path)]
-
-
 def build(gr: ModuleType, desk: Desk) -> Any:
     """The page, a `gradio.Blocks`."""
     with gr.Blocks(title='JPEG quality from pixels', analytics_enabled=False, fill_width=True,
                    delete_cache=(3600, 86400)) as blocks:  # seconds: looked at, and kept at most
-        gr.HTML('<h1>At what JPEG quality was this picture compressed?</h1><p>Told from its pixels. '
-                'It stays on this machine.</p>', elem_id='top')
+        gr.HTML(TITLE, elem_id='top')
         given = gr.File(file_count='multiple', height=130, elem_id='pictures',
                         label='Pictures: drop, paste or choose one or many')
         names = gr.JSON(visible=False)  # of these files; Gradio leaves characters out in its own
@@ -191,7 +107,7 @@ def build(gr: ModuleType, desk: Desk) -> Any:
             desk.new_request()
             return {chosen: index, shown: card(found[index]), draw: gr.update(visible=False),
                     drawn: gr.update(value=None, visible=False),
-                    files: gr.update(value=None, visible=False)}
+                    files: listed([])}
 
         def choose_row(found, event: gr.SelectData):
             return choose(found, int(event.row_value[0]) - 1)
@@ -201,7 +117,7 @@ def build(gr: ModuleType, desk: Desk) -> Any:
             if picture is None or not picture.has_pixels:
                 return gr.skip()
             if pixels_of(picture.path) > DRAWN_AT_ONCE:
-                return {draw: gr.update(visible=True)}
+                return {draw: gr.update(visible=True), files: listed(files_made_of(picture))}
             return draw_map(found, index, progress)
 
         def draw_map(found, index, progress=gr.Progress()):
@@ -214,23 +130,19 @@ def build(gr: ModuleType, desk: Desk) -> Any:
                 return {status: str(error)}
             return {draw: gr.update(visible=False),
                     drawn: gr.update(value=str(path), visible=True),
-                    files: gr.update(value=files_made_of(found[index], path), visible=True)}
+                    files: listed(files_made_of(found[index], path))}
+
+        def listed(paths):
+            return gr.update(value=paths or None, visible=bool(paths))
 
         of_picture = [chosen, shown, draw, drawn, files, status]
-        private = {'api_visibility': 'private', 'concurrency_limit': None}
-        asked = [given.upload(look, [given, names], [given, pictures, rows, downloads, as_csv, as_json,
-                                            *of_picture], js=NAMES, show_progress_on=status, **private),
-                 rows.select(choose_row, pictures, of_picture, show_progress='hidden', **private)]
-        for event in asked:
-            event.then(show_map, [pictures, chosen], of_picture, show_progress_on=status, **private)
-        draw.click(draw_map, [pictures, chosen], of_picture, show_progress_on=status, **private)
+        of_all = [given, pictures, rows, downloads, as_csv, as_json, *of_picture]
+        how = {'api_visibility': 'private', 'concurrency_limit': None, 'show_progress_on': status}
+        for event in (given.upload(look, [given, names], of_all, js=NAMES, **how),
+                      rows.select(choose_row, pictures, of_picture, **how)):
+            event.then(show_map, [pictures, chosen], of_picture, **how)
+        draw.click(draw_map, [pictures, chosen], of_picture, **how)
     return blocks
-
-
-def pixels_of(path: Path) -> int:
-    """How many pixels an image file has that can be read."""
-    with Image.open(path, formats=FORMATS) as image:
-        return image.width * image.height
 
 
 class LocalOnly:
@@ -256,6 +168,8 @@ def import_gradio(folder: str) -> ModuleType:
     InputError
         It is not installed, or too old.
     """
+    for name in [name for name in os.environ if name.startswith('GRADIO_')]:
+        del os.environ[name]  # such as GRADIO_ALLOWED_PATHS, which opens folders
     os.environ |= {'GRADIO_TEMP_DIR': folder, 'GRADIO_ANALYTICS_ENABLED': 'False',
                    'HF_HUB_OFFLINE': '1', 'HF_HUB_DISABLE_TELEMETRY': '1'}
     for name in ('no_proxy', 'NO_PROXY'):  # Gradio asks the page itself whether it is there
@@ -291,7 +205,9 @@ def main(argv: list[str] | None = None) -> int:
                 app_kwargs={'middleware': [Middleware(LocalOnly)]})
             print(f'The page is at http://{HOST}:{args.port} (Ctrl-C ends it)', flush=True)
             threading.Event().wait()
-        except OSError:
+        except OSError as error:
+            if error.errno is not None:  # Gradio's own, of a port, has none
+                raise
             raise InputError(f'port {args.port} is taken, or not allowed; choose another one: '
                              '--port N') from None
         finally:

@@ -22,8 +22,9 @@ TYPES = ('number', 'str', 'str', 'number', 'number', 'number')  # of the columns
 _KINDS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.jfif': 'JPEG', '.png': 'PNG',
           '.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF', '.webp': 'WebP', '.gif': 'GIF',
           '.avif': 'AVIF'}
-_PROOF = re.compile(r'; [\d,]+ of [\d,]+ blocks are bit-exact'
-                    r'| \((?=[^()]*(block grid|bit-exact))([^()]|\([^()]*\))*\)')
+_PROOF = re.compile(r'; [\d,]+ of [\d,]+ blocks are bit-exact| \([^()]*bit-exact\)')
+# How it was coded, and what was done to it since, which is kept.
+_STRUCTURE = re.compile(r' \([^()]*block grid at \(\d, \d\)(, [^()]*)?\)')
 _INTERVAL = re.compile(r' \((\d+) to (\d+)\)')
 _COLOURS = {'exact': 'sure', 'estimated': 'likely', 'never JPEG': 'clear', 'cannot tell': 'open'}
 
@@ -75,9 +76,10 @@ def sentence(picture: Picture) -> str:
         return f'{name}: {picture.found}'
     if picture.found.error:
         return f'{name}: {picture.found.error}; only its header was read'
-    said = _INTERVAL.sub(r', between \1 and \2', _PROOF.sub('', picture.found.conclusion))
+    said = _STRUCTURE.sub(r'\1', _PROOF.sub('', picture.found.conclusion))
+    said = _INTERVAL.sub(r', between \1 and \2', said)
     this = f'This {_KINDS.get(Path(picture.name).suffix.lower(), "picture")}'
-    if said.startswith('was '):
+    if said.startswith(('was ', 'holds ')):
         said = f'{this} {said}'
     elif said.startswith('a JPEG whose '):
         said = f'This is {said}'

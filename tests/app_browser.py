@@ -1,5 +1,6 @@
 """The page of app.py in a real browser: for its tests and for its picture in the README."""
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -36,15 +37,16 @@ def free_port():
 
 
 @contextlib.contextmanager
-def served():
+def served(folder):
     """app.py at work, forbidden to reach another machine: its process, and the page's address.
 
-    Its messages are in the `errors` of the process, a list, once it has ended.
+    What it puts into temporary files is in that folder.
     """
     port = free_port()
     process = subprocess.Popen([sys.executable, '-c', SEALED, CLASSIFIER / 'app.py',
                                 '--no_browser', '--port', str(port)],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {'TMPDIR': str(folder)})
     try:
         line = process.stdout.readline()
         assert f':{port} ' in line, line + process.stderr.read()
@@ -68,7 +70,7 @@ def browser():
 
 
 def choose(tab, *paths):
-    """Give files to the page as its file dialog does, and wait for the first sentence."""
+    """Give files to the page as its file dialog does."""
     tab.set_input_files('#pictures input[type=file]', [str(path) for path in paths])
 
 

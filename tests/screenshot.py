@@ -6,6 +6,7 @@
 It needs gradio, playwright and a Chromium, as tests/test_app.py does.
 """
 import io
+import tempfile
 
 from PIL import Image
 
@@ -17,7 +18,8 @@ SIZE = {'width': 960, 'height': 600}  # px, of the window; the page is as long a
 
 
 def main():
-    with served() as (_, address), browser() as chromium:
+    with (tempfile.TemporaryDirectory() as folder, served(folder) as (_, address),
+          browser() as chromium):
         tab = chromium.new_page(viewport=SIZE, color_scheme='light')
         tab.goto(address)
         choose(tab, PICTURE)

@@ -62,14 +62,17 @@ def chromium():
 
 
 @pytest.fixture(scope='module')
-def address(chromium):
-    """The page's address; in the end it must have reached no other machine, and end cleanly."""
-    with served() as (process, url):
+def address(chromium, tmp_path_factory):
+    """The page's address; it must have reached no other machine, end cleanly, and leave no file."""
+    folder = tmp_path_factory.mktemp('temporary')
+    with served(folder) as (process, url):
         yield url
+        assert list(folder.rglob('*'))
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert (out, errors) == ('', 'app.py: stopped\n')
+        assert not list(folder.iterdir())
 
 
 @pytest.fixture

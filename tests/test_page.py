@@ -1,13 +1,16 @@
-"""What the page shows of a report, without the page."""
+"""What the page shows of a report, and what does its work, without Gradio and a browser."""
 import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from classifier import predict_cls
+from classifier.desk import Desk, Stopped, files_made_of, pixels_of
 from classifier.errors import InputError
 from classifier.page import (COLUMNS, TYPES, Picture, card, counts, csv_text, facts, json_text,
                              sentence, table)
@@ -41,7 +44,11 @@ def said(conclusion, name='one.png'):
     ('was a JPEG of quality 75, exactly (4:2:0, block grid at (5, 3))' + PROOF,
      'This PNG was a JPEG of quality 75, exactly.'),
     ('was a JPEG of quality 98 to 100 (gray, block grid at (0, 0), then turned by 90 degrees)'
-     + PROOF, 'This PNG was a JPEG of quality 98 to 100.'),
+     + PROOF, 'This PNG was a JPEG of quality 98 to 100, then turned by 90 degrees.'),
+    ('was a JPEG of quality 90, exactly (4:2:0, chroma of quality 80, block grid at (0, 0))' + PROOF
+     + '; saved before at about quality 60, block grid at (5, 3)',
+     'This PNG was a JPEG of quality 90, exactly; saved before at about quality 60, block grid at '
+     '(5, 3).'),
     ('was a JPEG of about quality 60 (52 to 67); the pixels were changed afterwards',
      'This PNG was a JPEG of about quality 60, between 52 and 67; the pixels were changed '
      'afterwards.'),
@@ -140,3 +147,38 @@ def test_csv_and_json_are_those_of_the_command_line(pictures, tmp_path, capsys):
         assert ours['path'] == picture.name and list(ours) == list(theirs)
         assert all(ours[name] == theirs[name] for name in theirs
                    if name not in ('path', 'seconds'))
+
+
+# ---------------------------------------------------------------- the desk
+
+@pytest.fixture(scope='module')
+def desk(tmp_path_factory):
+    return Desk(Predictor(), 10 ** 6, tmp_path_factory.mktemp('desk'))
+
+
+def test_a_map_is_a_png_with_the_picture_s_name_and_tells_how_far_it_is(desk, pictures):
+    shares = []
+    files = files_made_of(pictures[0], desk.draw_map(pictures[0], shares.append))
+    assert [Path(file).name for file in files] == ['earth_jpeg_q75_crop3x5_map.png']
+    assert cv2.imread(files[0]).shape[2] == 3
+    assert len(shares) > 3 and shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
+
+
+def test_a_map_is_given_up_when_something_else_is_asked_for(desk, pictures):
+    def stop_at_once(share):
+        assert share < 0.5
+        desk.new_request()
+    with pytest.raises(Stopped):
+        desk.draw_map(pictures[0], stop_at_once)
+    desk.draw_map(pictures[0], print)  # and the next one is not held up
+
+
+def test_files_of_the_same_name_do_not_meet(desk):
+    assert desk.new_file('q.csv') != desk.new_file('q.csv')
+
+
+def test_pictures_over_the_limit_are_refused_as_on_the_command_line(desk, tmp_path):
+    cv2.imwrite(str(tmp_path / 'large.png'), np.zeros((1001, 1000), np.uint8))
+    assert pixels_of(tmp_path / 'large.png') == 1_001_000
+    assert '1000x1001 is over the limit of 1,000,000 pixels' in sentence(
+        desk.look(str(tmp_path / 'large.png'), 'large.png'))
