@@ -15,10 +15,11 @@ import numpy as np
 
 from classifier.forensics.blocks import BLOCK, DCT2
 from classifier.forensics.inverse_dct import inverse_dct
+from classifier.recovery.chroma_blocks import OWN, ChromaBlocks
 from classifier.recovery.colours import Bounds
 from classifier.recovery.lattice_points import nearest_plane, reduced
-from classifier.recovery.layout import Layout, from_blocks, to_blocks
-from classifier.recovery.upsampling import downsampled, gathered, spread, upsampled
+from classifier.recovery.layout import Layout, to_blocks
+from classifier.recovery.upsampling import downsampled, gathered, upsampled
 
 INSIDE = 2.0              # levels from the bounds that a guess keeps
 PASSES = 2                # over all ways
@@ -29,8 +30,8 @@ SLACK = 0.6               # levels that rounding moves an upsampled pixel
 UNKNOWN, HALF_KNOWN = (0.02, 0.003), 0.1   # weights, in nearest planes, of samples and of pixels
                           # that are not known exactly
 DITHERS, DITHER = 6, 0.3  # targets tried, levels
+MORE_UNKNOWN, MORE_DITHERS = (0.06, 0.02, 0.006, 0.002), 48
 MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 50 ms each
-PATCH = BLOCK + 2         # a block and a sample on each side
 
 
 def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
@@ -61,10 +62,15 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
     off = search.off(levels)
     seen = to_blocks(layout.pad(gathered((low > 0) | (high < 255), halved) > 0.1,
                                 constant_values=False))
-    for unknown in UNKNOWN if thorough else ():
-        levels, off = search.better(levels, off, search.beyond(levels, coded, seen, unknown))
+    rng = np.random.default_rng(0)
+    for unknown in np.repeat(UNKNOWN, 3) if thorough else ():
+        at = np.flatnonzero((off > 0) & ~seen.all(axis=1))
+        if len(at):
+            levels, off = search.better(levels, off, search.beyond(
+                levels, coded + rng.uniform(-DITHER, DITHER, coded.shape), seen, unknown, at))
     ways = search.change, search.change, search.iterate, search.change, search.nearest
-    for way in PASSES * ways if thorough else ways[:1]:
+    ways = PASSES * ways + 2 * (search.nearest_again, search.change) if thorough else ways[:1]
+    for way in ways:
         bad = np.flatnonzero(off)
         if not len(bad):
             break
@@ -74,44 +80,26 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
     return levels
 
 
-class _Search:
+class _Search(ChromaBlocks):
     """Blocks of one plane whose upsampled pixels are out of bounds."""
 
     def __init__(self, low, high, layout, halved, table):
-        self.low, self.high, self.halved, self.table = low, high, halved, table
-        self.layout, self.steps = layout, table.astype(np.float32)
-        self.unit = [BLOCK * (1 + half) for half in halved]
-        rows, columns = layout.blocks
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        self.row, self.column, self.colour = row, column, row % 2 * 2 + column % 2
-
-    def coded(self, levels):
-        """The plane that levels decode to."""
-        plane = from_blocks(inverse_dct(levels * self.table), self.layout.blocks)
-        return plane[:self.layout.height, :self.layout.width]
+        super().__init__(layout, halved, table)
+        self.low, self.high, self.steps = low, high, table.astype(np.float32)
 
     def off(self, levels):
         """How many pixels are out of bounds that a block weighs in, for each block."""
         full = upsampled(self.coded(levels), self.halved)
-        off = (full < self.low) | (full > self.high)
-        rows, columns = self.layout.blocks
-        near = np.zeros((rows * self.unit[0] + 2, columns * self.unit[1] + 2), np.int32)
-        near[1:1 + off.shape[0], 1:1 + off.shape[1]] = off
-        for axis, unit in enumerate(self.unit):
-            index = np.arange(0, near.shape[axis] - 2, unit)
-            sums = np.add.reduceat(np.delete(near, [0, near.shape[axis] - 1], axis), index, axis)
-            ends = [near.take(index + n, axis) for n in (0, unit + 1)] if self.halved[axis] else []
-            near = sum(ends, sums)
-        return near.ravel()
+        return self.sums((full < self.low) | (full > self.high))
 
-    def beyond(self, levels, coded, seen, unknown):
-        """Nearest planes for blocks with samples (n, 64) that no pixel shows: new levels."""
+    def beyond(self, levels, coded, seen, unknown, blocks):
+        """Nearest planes for blocks with samples, not `seen`, that no pixel shows: new levels."""
         levels = levels.copy()
-        masks, which = np.unique(seen, axis=0, return_inverse=True)
+        masks, which = np.unique(seen[blocks], axis=0, return_inverse=True)
         which, aims = which.ravel(), to_blocks(self.layout.pad(coded, mode='edge'))
         for mask in np.argsort(-np.bincount(which))[:MOST_MASKS]:
-            if masks[mask].any() and not masks[mask].all():
-                at, weights = np.flatnonzero(which == mask), np.where(masks[mask], 1.0, unknown)
+            if masks[mask].any():
+                at, weights = blocks[which == mask], np.where(masks[mask], 1.0, unknown)
                 basis = reduced(self.table[:, None] * DCT2 * weights)
                 levels[at] = nearest_plane(*basis, aims[at] * weights)
         return levels
@@ -131,40 +119,12 @@ class _Search:
             levels, off = mixed, self.off(mixed)
         return levels, off
 
-    def _groups(self, blocks):
-        """Yields blocks with the same edges of the plane, and what samples they have: weights.
-
-        Their pixels are `patch @ weights.T`, of a patch (10, 10) row by row, in levels.
-        """
-        ends = [(np.maximum(1 - BLOCK * at, 0), np.minimum(length - BLOCK * at, PATCH - 1))
-                for at, length in ((self.row[blocks], self.layout.height),
-                                   (self.column[blocks], self.layout.width))]
-        kinds = np.stack([*ends[0], *ends[1]], axis=1)
-        for kind in np.unique(kinds, axis=0):
-            axes = [_axis_weights(*kind[2 * axis:2 * axis + 2], self.halved[axis])
-                    for axis in (0, 1)]
-            yield blocks[(kinds == kind).all(axis=1)], np.kron(*axes)
-
-    def _patches(self, levels, blocks):
-        """Around blocks: coded samples (n, 100) less 128; bounds of the pixels, (n, m) each."""
-        plane = np.pad(self.coded(levels), 1, mode='edge').astype(np.float32) - 128
-        plane = np.pad(plane, ((0, BLOCK), (0, BLOCK)))
-        pixels = [np.arange(-half, BLOCK * (1 + half) + half) for half in self.halved]
-
-        def cut(source, y, x):
-            return source[y[:, :, None], x[:, None, :]].reshape(len(blocks), -1)
-
-        patch = cut(plane, BLOCK * self.row[blocks, None] + np.arange(PATCH),
-                    BLOCK * self.column[blocks, None] + np.arange(PATCH))
-        y, x = (at[blocks, None] * unit + pixel + 1 for at, unit, pixel in zip(
-            (self.row, self.column), self.unit, pixels))
-        size = [count * unit + 2 for count, unit in zip(self.layout.blocks, self.unit)]
-        found = []
-        for bound, fill in ((self.low, 0), (self.high, 255)):
-            whole = np.full(size, fill, np.uint8)
-            whole[1:1 + bound.shape[0], 1:1 + bound.shape[1]] = bound
-            found.append(cut(whole, y, x))
-        return patch, *found
+    def _surroundings(self, levels, blocks, weights):
+        """Samples of blocks, less 128; what those around give; bounds of the pixels."""
+        patch = self.patches(levels, blocks)
+        around = np.where(OWN, 0, patch) @ weights.T
+        return (patch[:, OWN], around, self.pixels(self.low, blocks, 0),
+                self.pixels(self.high, blocks, 255))
 
     def _limits(self, low, high):
         """Bounds before rounding."""
@@ -172,26 +132,16 @@ class _Search:
                 np.where(high < 255, high - np.float32(128 - SLACK), np.inf).astype(np.float32))
 
     def _off_of(self, samples, around, weights, low, high):
-        """How many pixels of patches are out of bounds, with these samples (k, n, 64), less 128.
-
-        `around` is what the samples around a block give, (n, m).
-        """
-        own = weights[:, OWN.ravel()].astype(np.float32)
-        unit = 4 ** np.count_nonzero(self.halved)
-        columns = np.arange(weights.shape[0]) % (2 * BLOCK + 2)  # from -1 on
-        bias = np.where(columns % 2, *((8, 7) if unit == 16 else (1, 2))).astype(np.float32)
-        full = np.floor(around + samples @ own.T + bias / unit)
+        """How many pixels of patches are out of bounds, with these samples (k, n, 64), less 128."""
+        full = self.upsampled(samples, around, weights)
         return ((full < low - np.float32(128)) | (full > high - np.float32(128))).sum(axis=-1)
 
     def change(self, levels, blocks):
         """Single changes by a step; the levels of these blocks are replaced by the best."""
         coefficients = np.argsort(self.table, kind='stable')[:CHANGED]
         signs = np.repeat([1, -1], CHANGED)
-        for group, weights in self._groups(blocks):
-            patch, low, high = self._patches(levels, group)
-            around = patch.copy()
-            around[:, OWN.ravel()] = 0
-            around = around @ weights.T.astype(np.float32)
+        for group, weights in self.groups(blocks):
+            _, around, low, high = self._surroundings(levels, group, weights)
             for part in range(0, len(group), MOST_CHANGED):
                 at = slice(part, part + MOST_CHANGED)
                 tried = np.repeat(levels[group[at]][None], 2 * CHANGED + 1, axis=0)
@@ -203,16 +153,11 @@ class _Search:
 
     def iterate(self, levels, blocks):
         """Douglas-Rachford; the levels of these blocks are replaced by the best that were seen."""
-        for group, weights in self._groups(blocks):
-            patch, low, high = self._patches(levels, group)
-            least, most = self._limits(low, high)
-            own = OWN.ravel()
-            of_block = weights[:, own].astype(np.float32)
-            around = patch.copy()
-            around[:, own] = 0
-            around = around @ weights.T.astype(np.float32)
-            least, most = least - around, most - around
-            z, fewest = patch[:, own] @ DCT2.T, np.full(len(group), 1 << 20)
+        for group, weights in self.groups(blocks):
+            samples, around, low, high = self._surroundings(levels, group, weights)
+            least, most = (limit - around for limit in self._limits(low, high))
+            of_block = weights[:, OWN]
+            z, fewest = samples @ DCT2.T, np.full(len(group), 1 << 20)
             left = np.arange(len(group))
             for turn in range(ROUNDS):
                 near = np.rint(z / self.steps)
@@ -235,13 +180,17 @@ class _Search:
 
     def nearest(self, levels, blocks):
         """Nearest planes; the levels of these blocks are replaced by the best of some."""
-        rng, bases, own = np.random.default_rng(0), 0, OWN.ravel()
-        for group, weights in self._groups(blocks):
-            patch, low, high = self._patches(levels, group)
-            around = patch.copy()
-            around[:, own] = 0
-            around = around @ weights.T.astype(np.float32)
-            now = around + patch[:, own] @ weights[:, own].T
+        self._nearest(levels, blocks, UNKNOWN, DITHERS)
+
+    def nearest_again(self, levels, blocks):
+        """The same with more tries."""
+        self._nearest(levels, blocks, MORE_UNKNOWN, MORE_DITHERS)
+
+    def _nearest(self, levels, blocks, weights_of_unknown, dithers):
+        rng, bases = np.random.default_rng(dithers), 0
+        for group, weights in self.groups(blocks):
+            own, around, low, high = self._surroundings(levels, group, weights)
+            now = around + own @ weights[:, OWN].T
             targets = now.clip(low - 128.0, high - 128.0) - around
             sure = np.where(low == high, 1.0, np.where((low > 0) | (high < 255), HALF_KNOWN, 0.0))
             kinds, which = np.unique(sure, axis=0, return_inverse=True)
@@ -249,20 +198,20 @@ class _Search:
             for kind in np.argsort(-np.bincount(which)):
                 at = np.flatnonzero(which == kind)
                 fewest = np.full(len(at), 1 << 20)
-                for unknown in UNKNOWN:
+                for unknown in weights_of_unknown:
                     bases += 1
                     if bases > MOST_BASES or not fewest.any():
                         break
-                    rows = np.concatenate([kinds[kind][:, None] * weights[:, own],
+                    rows = np.concatenate([kinds[kind][:, None] * weights[:, OWN],
                                            unknown * np.eye(BLOCK * BLOCK)])
-                    aims = np.repeat(targets[at][None], DITHERS, axis=0)
+                    aims = np.repeat(targets[at][None], dithers, axis=0)
                     aims[1:] += rng.uniform(-DITHER, DITHER, aims[1:].shape)
                     aims = np.concatenate([aims * kinds[kind], np.broadcast_to(
-                        unknown * patch[at][:, own], (DITHERS, len(at), BLOCK * BLOCK))], axis=2)
+                        unknown * own[at], (dithers, len(at), BLOCK * BLOCK))], axis=2)
                     q, r = np.linalg.qr(rows)
                     near = nearest_plane(*reduced(self.table[:, None] * (DCT2 @ r.T)),
                                          aims.reshape(-1, aims.shape[2]) @ q)
-                    near = near.reshape(DITHERS, len(at), BLOCK * BLOCK)
+                    near = near.reshape(dithers, len(at), BLOCK * BLOCK)
                     samples = inverse_dct((near * self.table).reshape(-1, BLOCK * BLOCK))
                     off = self._off_of(samples.reshape(near.shape).astype(np.float32) - 128,
                                        around[at], weights, low[at], high[at])
@@ -270,22 +219,3 @@ class _Search:
                     better = off[best, of_each] < fewest
                     levels[group[at[better]]] = near[best, of_each][better]
                     fewest[better] = off[best, of_each][better]
-
-
-OWN = np.zeros((PATCH, PATCH), bool)
-OWN[1:-1, 1:-1] = True
-
-
-def _axis_weights(first, last, halved):
-    """Weights (pixels, 10) of the samples -1..8 in a block's pixels along an axis.
-
-    Of the patch's samples, those before `first` and after `last` repeat it.
-    """
-    if not halved:
-        return np.eye(PATCH)[1:-1]
-    pixel = np.arange(-1, 2 * BLOCK + 1)
-    near = pixel // 2 + 1
-    weights = np.zeros((len(pixel), PATCH))
-    for index, weight in ((near, 0.75), (near + np.where(pixel % 2, 1, -1), 0.25)):
-        np.add.at(weights, (np.arange(len(pixel)), index.clip(first, last)), weight)
-    return weights

@@ -34,8 +34,11 @@ def jpeg_bytes(picture: Picture, segments: Sequence[tuple[int, bytes]] = ()) -> 
     InputError
         A coefficient is too large for a JPEG of 8 bits: these are not the ones of a file.
     """
-    import jpeglib  # its 20 libraries are loaded only here
-
+    try:
+        import jpeglib  # its 20 libraries are loaded only here
+    except ImportError as error:
+        raise InputError('recovering needs the package jpeglib, which is not there: python3 -m pip '
+                         'install jpeglib==1.0.2 (it has no wheel for Linux on arm64)') from error
     if max(np.abs(part).max() for part in picture.levels) > LARGEST:
         raise InputError('its coefficients are too large for a JPEG file')
     planes = [part.astype(np.int16) for part in picture.levels]

@@ -14,12 +14,16 @@ import numpy as np
 from classifier.forensics.blocks import BLOCK, decoder_luma
 from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.block_search import find_levels
+from classifier.recovery.chroma_blocks import ChromaBlocks
+from classifier.recovery.chroma_pairs import ChromaPairs
 from classifier.recovery.chroma_search import find_chroma
 from classifier.recovery.colour_search import search_colours
 from classifier.recovery.colours import Bounds, chroma_bounds, luma_bounds
 from classifier.recovery.layout import Layout, to_blocks
 from classifier.recovery.upsampling import upsampled
 
+PASSES = 2                # of chroma by luma
+HOPELESS = 0.05           # share of luma blocks; where more are not exact, that is left out
 HALVED = {'4:4:4': (False, False), '4:2:2': (False, True), '4:2:0': (True, True)}
 
 
@@ -108,18 +112,36 @@ def _halved_colours(image, kind, layout, halved, thorough):
     shape = image.shape[:2]
     coded = Layout(*(-(-length // (1 + half)) for length, half in zip(
         (layout.height, layout.width), halved)))
+    blocks = ChromaBlocks(coded, halved, kind.chroma_table)
     _, *bounds = chroma_bounds(image)
     around = ((layout.top, layout.height - shape[0] - layout.top),
               (layout.left, layout.width - shape[1] - layout.left))
-    levels, chroma = [], []
-    for plane in bounds:
-        of_file = Bounds(np.pad(plane.low, around), np.pad(plane.high, around, constant_values=255),
-                         np.pad(plane.guess, around, mode='edge'))
-        levels.append(find_chroma(of_file, coded, halved, kind.chroma_table, thorough))
-        samples = coded.image(inverse_dct(levels[-1] * kind.chroma_table),
-                              (coded.height, coded.width))
-        chroma.append(upsampled(samples, halved)[layout.top:layout.top + shape[0],
-                                                 layout.left:layout.left + shape[1]])
-    luma = layout.bounds(luma_bounds(image, *chroma))
-    found, _ = find_levels(*luma, kind.luma_table, effort=thorough)
+    levels = [find_chroma(Bounds(np.pad(plane.low, around),
+                                 np.pad(plane.high, around, constant_values=255),
+                                 np.pad(plane.guess, around, mode='edge')),
+                          coded, halved, kind.chroma_table, thorough) for plane in bounds]
+
+    def of_luma():
+        chroma = [upsampled(blocks.coded(plane), halved)[layout.top:layout.top + shape[0],
+                                                         layout.left:layout.left + shape[1]]
+                  for plane in levels]
+        return luma_bounds(image, *chroma)
+
+    luma = of_luma()
+    pairs = ChromaPairs(np.pad(image, (*around, (0, 0))),
+                        np.pad(np.ones(shape, bool), around), blocks)
+    for turn in range(1 + PASSES * thorough):
+        found, exact = find_levels(*layout.bounds(luma), kind.luma_table, effort=thorough)
+        left = np.count_nonzero(~exact)
+        if not left or turn == PASSES or left > HOPELESS * len(exact):
+            break
+        crossed = luma.low > luma.high
+        if crossed.any():
+            levels = pairs.match(levels, np.pad(crossed, around))
+            luma = of_luma()
+            exact = find_levels(*layout.bounds(luma), kind.luma_table, effort=False)[1] | exact
+        inexact = np.repeat(~exact[:, None], BLOCK * BLOCK, axis=1)
+        levels = pairs.match_luma(levels, np.pad(layout.image(inexact, shape), around),
+                                  kind.luma_table)
+        luma = of_luma()
     return [found, *levels], [layout, coded, coded]
