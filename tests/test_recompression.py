@@ -228,7 +228,8 @@ def test_the_study_of_earlier_tables(photo_folder, tmp_path, monkeypatch, capsys
                                                  TURNED: []})
     monkeypatch.setattr(earlier_tables, 'LAST_QUALITIES', (95,))
     assert evaluate_cls.main(['--in_path', str(photo_folder), '--comp_type', 'jpeg_paper',
-                              '--limit', '1', '--study', 'earlier_tables', '--out_path', str(tmp_path)]) == 0
+                              '--limit', '1', '--study', 'earlier_tables', '--out_path',
+                              str(tmp_path)]) == 0
     results = json.loads((tmp_path / 'results_earlier_tables.json').read_text())
     row = results['mozjpeg']
     assert (row['cases'], row['same'], row['moved'], row['once'], row['false_alarms']) == (
