@@ -80,6 +80,14 @@ def test_what_pixels_say_without_a_header(prediction, expected):
     assert conclusion(prediction) == expected
 
 
+def test_an_earlier_save_is_told_after_the_exact_one():
+    said = 'was a JPEG of quality 95, exactly (block grid at (5, 3))' + PROOF
+    assert conclusion(by_lattice(95), earlier=Earlier(60, 1, 2, 30.0)) == (
+        said + '; saved before at about quality 60, block grid at (1, 2)')
+    for nothing in (None, NOTHING_EARLIER):
+        assert conclusion(by_lattice(95), earlier=nothing) == said
+
+
 def test_a_table_that_is_not_libjpeg_s_is_told_before_the_network_s_estimate():
     expected = ("was compressed with a quantization table that is not libjpeg's, nearest to "
                 'quality 82')
@@ -211,7 +219,9 @@ def test_a_span_of_qualities(low, high, expected):
 
 
 @pytest.mark.parametrize('prediction, header, earlier, verdict', [
-    (by_lattice(), None, None, 'no header'), (by_lattice(), LIBJPEG, None, 'not checked'),
+    (by_lattice(), None, None, 'no header'), (by_lattice(), None, NOTHING_EARLIER, 'no header'),
+    (by_lattice(), None, Earlier(40, 6, 3, 30.0), 'no header'),
+    (by_lattice(), LIBJPEG, None, 'not checked'),
     (by_lattice(), LIBJPEG, NOTHING_EARLIER, 'consistent'),
     (by_lattice(), LIBJPEG, Earlier(40, 6, 3, 30.0), 'recompressed'),
     (by_network(30, 25, 40), LIBJPEG, NOTHING_EARLIER, 'contradiction'),
@@ -219,7 +229,11 @@ def test_a_span_of_qualities(low, high, expected):
     (unanswered(LITTLE_TEXTURE), LIBJPEG, NOTHING_EARLIER, 'consistent')])
 def test_the_verdict_says_the_same_in_a_word(prediction, header, earlier, verdict):
     known = replace(prediction, header=header, earlier=earlier)
-    assert known.verdict == _row('a.jpg', known, 0.1)['verdict'] == verdict
+    row = _row('a.jpg', known, 0.1)
+    assert known.verdict == row['verdict'] == verdict
+    found = earlier if earlier and earlier.quality is not None else Earlier(None, None, None, 0.0)
+    assert (row['earlier_quality'], row['earlier_grid_dy'], row['earlier_grid_dx']) == (
+        found.quality, found.grid_dy, found.grid_dx)
 
 
 def test_fields_of_the_proof_are_filled_where_there_is_one_and_empty_elsewhere():

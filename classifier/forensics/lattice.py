@@ -42,9 +42,10 @@ evidence like AC, but where a change of brightness has shifted it, it is left ou
 The proof. Then blocks are coded again, and those that come out bit for bit are counted
 (exact_blocks.py). If they prove the likeliest table beyond doubt, as in any photo, its likelihood
 stands. Otherwise, in smooth images and small crops, they alone decide, with the levels of flat
-blocks and the chroma: `qualities` are all tables that explain the blocks about as well, and there
-are none where coarser steps or another encoder's table would do. The table of the file's own header
-needs no more than that its blocks are exact.
+blocks and the chroma (proved_qualities.py): `qualities` are all tables that explain the blocks
+about as well, and there are none where coarser steps or another encoder's table would do, unless it
+is an earlier save on the same grid that makes them seem to (last_table.py). The table of the file's
+own header needs no more than that its blocks are exact.
 
 Little texture. Where no more than FEW_LUMA blocks are not flat and that test fails, two
 things help. Rounding a block of a gray level or two leaves no Gaussian noise, but the block
