@@ -42,7 +42,8 @@ def table_said(earlier: Earlier, header: JpegHeader | None = None) -> str:
     elif not earlier.standard:
         said += " (with steps that are not libjpeg's)"
     if header and header.quality is not None and earlier.quality >= header.quality:
-        said += f", with {earlier.known_steps} or more of 64 steps coarser than the header's"
+        count = f'{earlier.known_steps} or more' if earlier.known_steps else 'some'
+        said += f", with {count} of 64 steps coarser than the header's"
     return said
 
 

@@ -185,6 +185,7 @@ def test_an_earlier_table_as_fine_as_the_header_s_says_where_it_is_coarser():
         'a JPEG whose header says quality 75, 4:2:0; saved before at about quality 75 (with steps '
         "that are not libjpeg's), with 5 or more of 64 steps coarser than the header's, block grid "
         'at (0, 0)')
+    assert 'with some of 64 steps' in conclusion(by_lattice(75), LIBJPEG, Earlier(76, 0, 0, 90.0))
 
 
 def test_pixels_that_look_far_worse_than_the_header_contradict_it():

@@ -102,22 +102,21 @@ def read_table(found: StepScores, last: np.ndarray) -> EarlierTable:
         gain = best - found.scores[FREQUENCIES, known.steps[i]]
         return np.maximum(0, gain - np.log(np.maximum(1, MAX_STEP - last))).sum()
 
-    top = int(total.argmax())
-    encoder = None
+    top, standard = int(total.argmax()), int(total[:len(standard_tables())].argmax())
+    encoder, misses = None, misfit(standard)
     if misfit(top) <= nats(FITS) and (middle > 0).sum() >= TOLD_FROM:
         ties = np.flatnonzero(total > total[top] - nats(AHEAD))
         encoder = _common([encoder for i in ties for encoder in known.encoders[i]])
-    standard = int(total[:len(standard_tables())].argmax())
-    quality, misses = standard + 1, misfit(standard)
-    coarser = np.where(np.arange(MAX_STEP + 1) > last[:, None], found.scores, -np.inf)
-    refuted = (coarser.max(axis=1) < -REFUTED)[last < MAX_STEP].any()
-    if misses > nats(FITS) and not encoder:
-        if middle.any() and (refuted or misses > nats(REFUTES) or total[standard] < misses):
-            quality = _nearest(middle)
-        return EarlierTable(quality, refuted or misses <= nats(REFUTES), bool(refuted), steps, None)
-    if misses > nats(REFUTES):
+    if misses <= nats(FITS) or encoder and misses <= nats(REFUTES):
+        return EarlierTable(standard + 1, True, False, steps, encoder)
+    if encoder:
         return EarlierTable(nearest_quality(known.steps[top])[0], False, False, steps, encoder)
-    return EarlierTable(quality, True, False, steps, encoder)
+    coarser = np.where(np.arange(MAX_STEP + 1) > last[:, None], found.scores, -np.inf)
+    changed = bool((coarser.max(axis=1) < -REFUTED)[last < MAX_STEP].any())
+    may_be = misses <= nats(REFUTES)
+    if middle.any() and (changed or not may_be or total[standard] < misses):
+        return EarlierTable(_nearest(middle), changed or may_be, changed, steps, None)
+    return EarlierTable(standard + 1, True, changed, steps, None)
 
 
 def _common(encoders):
