@@ -110,8 +110,9 @@ def facts(report: Report) -> list[Fact]:
                           'Whose quantization tables these are, on its own scale.',
                           'Many programs share their tables: it names a family, not one program.'))
     earlier = [part for part in report.conclusion.split('; ') if part.startswith('saved before')]
-    value = {'recompressed': 'found', 'not checked': 'not looked for',
-             'no header': 'not looked for, without a JPEG header'}.get(row['verdict'], 'none found')
+    looked = row['verdict'] != 'not checked' and (
+        row['verdict'] != 'no header' or row['method'] == 'lattice')
+    value = 'none found' if looked else 'not looked for'
     found.append(Fact('Earlier save', ' '.join(earlier) or value,
                       'Traces that a coarser compression left in the pixels before the last one.',
                       'An earlier save at the same or a higher quality leaves hardly any.'))

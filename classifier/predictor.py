@@ -43,6 +43,9 @@ ASKED_FROM = 85
 WIDEST = 40        # levels; a wider credible interval is no answer of the automatic mode
 FLAT = 1.5         # standard deviation of a patch's pixels, in gray levels, below which it is flat
 FEWEST_TEXTURED = 0.02  # share of an image's patches that must not be flat, for the posterior
+# Of fewer different blocks that are not flat, the network is often wrong about whether there was a
+# JPEG, unless it is sure: a probability in this range is no answer (300 gradients, waves and blurs).
+FEW_BLOCKS, UNDECIDED = 100, (0.3, 0.8)
 LITTLE_TEXTURE = 'too little texture'
 TOO_UNSURE = 'what its pixels show fits too many qualities'
 
@@ -298,7 +301,11 @@ class Predictor:
         lattice = find_lattice(image, table=table)
         if lattice.quality is not None or lattice.from_header:
             return _with_lattice(Prediction(None, 0, 0), lattice, table)
-        return replace(self.ask_network(image), lattice=lattice)
+        found = replace(self.ask_network(image), lattice=lattice)
+        if (found.posterior and lattice.blocks < FEW_BLOCKS
+                and UNDECIDED[0] < found.posterior.compressed < UNDECIDED[1]):
+            return replace(found, network_quality=None, reason=LITTLE_TEXTURE)
+        return found
 
     def _fused(self, output, image):
         """`fuse` for all patches of an image; none for one that is flat nearly all over."""

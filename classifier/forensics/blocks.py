@@ -18,6 +18,8 @@ SAMPLED = 2048            # block positions looked at
 MAX_BLOCKS = 1200         # blocks used
 LOOKED_AT = 8             # every eighth pixel of a line shows whether the next line is another
 FEW_BLOCKS = 48           # with fewer than these, partly clipped blocks are used too
+PHASE_SIDE = 15           # px: windows with a block at each of the 64 phases
+NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CLIPPED_PIXELS = 12       # most clipped pixels such a block may have; 30..98 % of them fit
 
 _u, _x = np.mgrid[:BLOCK, :BLOCK]  # frequencies x pixels; the matrix is orthonormal
@@ -27,6 +29,7 @@ DCT2 = np.kron(DCT, DCT).astype(np.float32)  # (64, 64): frequencies x pixels, r
 # The DCT at the 8 offsets 0..7 in 16 pixels: (offset, frequency, pixel).
 SHIFTED_DCT = np.stack([np.pad(DCT, ((0, 0), (offset, BLOCK - offset)))
                         for offset in range(BLOCK)]).astype(np.float32)
+_SHIFTED = SHIFTED_DCT[..., :PHASE_SIDE].reshape(BLOCK * BLOCK, PHASE_SIDE)
 _HASH = np.random.default_rng(1).integers(1, 2**63, BLOCK * BLOCK, dtype=np.uint64) | np.uint64(1)
 
 
@@ -49,6 +52,18 @@ def cut_windows(image: np.ndarray, dy: int, dx: int, side: int,
     y, x = dy + BLOCK * row, dx + BLOCK * ((chosen + 7 * row) % max(1, columns))
     span = np.arange(side)
     return y, x, image[(y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]]
+
+
+def phase_shares(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much windows (n, 15, 15) uint8 look like JPEG blocks at each phase: 2 (n, 8, 8) float32.
+
+    The number of coefficients near zero, which are many in coarse tables; and a sum that is the
+    larger, the nearer those beyond 1 are to whole numbers, as those of fine tables are.
+    """
+    c = np.abs(_SHIFTED @ (luma.astype(np.float32) - 128) @ _SHIFTED.T).reshape(-1, 8, 8, 8, 8)
+    zero = (c < NEAR_ZERO).sum(axis=(2, 4), dtype=np.float32)  # of n, dy, u, dx, v
+    # a parabola in the distance in place of the cosine, which takes long
+    return zero, np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
 
 
 def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:

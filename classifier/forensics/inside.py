@@ -28,9 +28,10 @@ import cv2
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks, evenly_spaced)
+    BLOCK, DCT2, PHASE_SIDE, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks,
+    evenly_spaced, phase_shares)
 from classifier.forensics.exact_blocks import exact_blocks, expected
-from classifier.forensics.lattice import ANY_TABLE, SIDE, Lattice, find_quality, phase_shares
+from classifier.forensics.lattice import ANY_TABLE, Lattice, find_quality
 from classifier.forensics.scores import quality_scores
 from classifier.forensics.tables import standard_tables
 
@@ -38,6 +39,7 @@ TILES = 4                 # each way
 WINDOWS, SAMPLED = 16, 24  # of a tile: windows to compare phases in, blocks coded again
 POSITIONS = 800           # of blocks around the part
 TEXTURE = 4               # gray levels between the darkest and the lightest pixel of a block
+DIFFERENT = 1.25          # gray levels for each px of a side, of a photo's windows
 LEVELS = 3                # AC levels that are not 0, in an exact block that counts
 FINEST = 97               # of finer tables every block is exact as often
 VOTES = 3                 # exact blocks in the sample of a tile,
@@ -77,7 +79,7 @@ def _candidates(image):
         return []
     for top in range(0, TILES * height, height):
         for left in range(0, TILES * width, width):
-            tile = image[top:top + height + SIDE, left:left + width + SIDE]
+            tile = image[top:top + height + PHASE_SIDE, left:left + width + PHASE_SIDE]
             for dy, dx in _tile_phases(tile):
                 gain, quality = _best_table(tile, dy, dx)
                 found = quality, (top + dy) % BLOCK, (left + dx) % BLOCK
@@ -88,21 +90,26 @@ def _candidates(image):
 
 def _tile_phases(tile):
     """The phases at which a tile looks most like a JPEG: by coarse tables, by fine ones."""
-    *_, windows = cut_windows(tile, 0, 0, SIDE, 4 * WINDOWS)
-    luma = decoder_luma(windows)
-    luma = luma[np.ptp(luma, axis=(1, 2)) >= TEXTURE] if len(luma) else luma
+    *_, windows = cut_windows(tile, 0, 0, PHASE_SIDE, 4 * WINDOWS)
+    luma = _like_a_photo(decoder_luma(windows))
     if not len(luma):
         return []
     shares = phase_shares(luma[evenly_spaced(len(luma), WINDOWS)])
     return {divmod(int(share.sum(axis=0).argmax()), BLOCK) for share in shares}
 
 
+def _like_a_photo(luma):
+    """Those of windows (n, side, side) uint8 that have many gray levels, as drawings have not."""
+    levels = np.sort(luma.reshape(len(luma), luma.shape[1] * luma.shape[2]), axis=1)
+    different = 1 + (levels[:, 1:] != levels[:, :-1]).sum(axis=1)
+    return luma[different >= DIFFERENT * luma.shape[-1]]
+
+
 def _best_table(tile, dy, dx):
     """The table that explains most in textured blocks of a tile: its gain, nats, and quality."""
     *_, windows = cut_windows(tile, dy, dx, BLOCK, 4 * SAMPLED)
     windows = windows[~clipped_pixels(windows).any(axis=(1, 2))]
-    luma = decoder_luma(windows)
-    luma = luma[np.ptp(luma, axis=(1, 2)) >= TEXTURE] if len(luma) else luma
+    luma = _like_a_photo(decoder_luma(windows))
     blocks, _ = distinct_blocks(luma, SAMPLED)
     if len(blocks) < VOTES:
         return 0, 1

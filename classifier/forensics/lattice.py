@@ -63,8 +63,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, SHIFTED_DCT, clipped_pixels, cut_windows, decoder_luma,
-    evenly_spaced, get_blocks, pixel_repetition)
+    BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, PHASE_SIDE, SHIFTED_DCT, clipped_pixels, cut_windows,
+    decoder_luma, evenly_spaced, get_blocks, phase_shares, pixel_repetition)
 from classifier.forensics.chroma import NO_SCORES, read_chroma
 from classifier.forensics.exact_blocks import rounded_right, table_evidence
 from classifier.forensics.proved_qualities import proved_qualities
@@ -73,9 +73,8 @@ from classifier.forensics.scores import (
     most_misfit, quality_scores, step_scores)
 from classifier.forensics.tables import MAX_STEP, standard_tables, turned_tables
 
-PATCHES, SIDE = 256, 15   # windows in which the 64 phases are compared, px
+PATCHES = 256             # windows in which the 64 phases are compared
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
-NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
 HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their share of exact blocks
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
@@ -83,8 +82,7 @@ HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: e
 ANY_TABLE = 100.0         # nats that show a lattice
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
-BOX = (SHIFTED_DCT[:, 0, :SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
-SHIFTED = SHIFTED_DCT[..., :SIDE].reshape(BLOCK * BLOCK, SIDE)
+BOX = (SHIFTED_DCT[:, 0, :PHASE_SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
 
 
 @dataclass(frozen=True)
@@ -274,18 +272,6 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
                    exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
 
 
-def phase_shares(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much windows (n, 15, 15) uint8 look like JPEG blocks at each phase: 2 (n, 8, 8) float32.
-
-    The number of coefficients near zero, which are many in coarse tables; and a sum that is the
-    larger, the nearer those beyond 1 are to whole numbers, as those of fine tables are.
-    """
-    c = np.abs(SHIFTED @ (luma.astype(np.float32) - 128) @ SHIFTED.T).reshape(-1, 8, 8, 8, 8)
-    zero = (c < NEAR_ZERO).sum(axis=(2, 4), dtype=np.float32)  # of n, dy, u, dx, v
-    # a parabola in the distance in place of the cosine, which takes long
-    return zero, np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
-
-
 def _phases(image, grid):
     """The given grid phase, or likely ones, the likeliest first: a list of different (dy, dx).
 
@@ -296,7 +282,7 @@ def _phases(image, grid):
     """
     if grid is not None:
         return [grid]
-    *_, windows = cut_windows(image, 0, 0, SIDE, 2 * PATCHES)
+    *_, windows = cut_windows(image, 0, 0, PHASE_SIDE, 2 * PATCHES)
     clipped = clipped_pixels(windows).astype(np.float32)
     valid = BOX @ clipped @ BOX.T <= CLIPPED_PIXELS / 2  # n, dy, dx
     luma = decoder_luma(windows)

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, get_blocks
-from classifier.forensics.exact_blocks import exact_blocks
+from classifier.forensics.exact_blocks import exact_blocks, rounded_right
 from classifier.forensics.lattice import Lattice, find_quality
 from classifier.forensics.tables import TURNED, standard_tables
 
@@ -37,11 +37,12 @@ LEVELS = 32               # used ones, at least; drawings with few colours have 
 MOST_GAPS = 0.67          # of the levels between the ends: steeper than 3
 STRAIGHT = 0.8            # levels by which a linear map's used levels may be off a line
 PILED_UP = 2.0            # times as many pixels as the next level, of clipped ones
-# Only the smoothest blocks may have no merged level. Those of a JPEG of 30 were taken for one of 92
-# with up to 86 % of 49 exact blocks and 173 nats of evidence (photos to train on).
+# Only the smoothest blocks may have no merged level, and a fine table fits those of a coarse one:
+# of a JPEG of 30, up to 86 % of 49 blocks and 60 % of 220 came out with that of 92, of which nearly
+# all should (photos to train on).
 SMALLEST = 24             # exact blocks, at least
-NEARLY_ALL, SURE = 0.9, 400.0   # their share or, of fine tables, nats of evidence
-MORE_EXACT = 4            # of the negative, to be sure
+NEARLY_ALL = 0.9          # of those that rounding leaves
+MORE_EXACT = 3            # of the negative, to be sure
 
 
 def find_toned(image: np.ndarray) -> Lattice | None:
@@ -64,7 +65,9 @@ def find_toned(image: np.ndarray) -> Lattice | None:
     found = find_quality(cv2.LUT(image, levels))
     if found.quality is None or found.turned or found.exact_blocks < SMALLEST:
         return None
-    if found.exact_blocks < NEARLY_ALL * found.tested_blocks and found.evidence < SURE:
+    table = standard_tables()[found.quality - 1].copy()
+    table[0] = 1 if found.lifted else table[0]
+    if found.exact_blocks < NEARLY_ALL * rounded_right(table) * found.tested_blocks:
         return None
     return replace(found, tone=tone)
 
@@ -159,12 +162,18 @@ def is_inverted(image: np.ndarray, found: Lattice) -> bool:
 
 
 def _exact_when_shifted(blocks, table):
-    """The number of exact blocks, where all levels are shifted so that DC is on its lattice."""
-    shift = np.arange(-(table[0] // 2), table[0] // 2 + 1)
-    off = np.exp(2j * np.pi * (blocks.coefficients[:, 0, None] + BLOCK * shift) / table[0])
-    fit = np.round(off.mean(axis=0).real, 6)
-    best = min(shift[fit == fit.max()], key=abs)
-    coefficients = blocks.coefficients.copy()
-    coefficients[:, 0] += BLOCK * best
-    shifted = replace(blocks, luma=blocks.luma + best, coefficients=coefficients)
-    return int(exact_blocks(shifted, table[None])[1].sum())
+    """The number of exact blocks, where all levels are shifted so that DC is on its lattice.
+
+    Of the shifts that do that, the smallest down and up: one may lead out of 0..255.
+    """
+    step = int(table[0])
+    shifts = np.arange(step)
+    off = np.exp(2j * np.pi * (blocks.coefficients[:, 0, None] + BLOCK * shifts) / step)
+    shift = int(np.round(off.mean(axis=0).real, 6).argmax())
+    most = 0
+    for levels in (shift, shift - step):
+        coefficients = blocks.coefficients.copy()
+        coefficients[:, 0] += BLOCK * levels
+        shifted = replace(blocks, luma=blocks.luma + levels, coefficients=coefficients)
+        most = max(most, int(exact_blocks(shifted, table[None])[1].sum()))
+    return most
