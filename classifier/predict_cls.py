@@ -147,8 +147,9 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
                 output.error(path, report)
             else:
                 report.row['path'] = str(path)
-                chosen = output.found(path, report)
-                if chosen or not is_stdout(args.csv):
+                if not is_stdout(args.csv):  # which keeps all, whatever comes
+                    write(index, as_text(report.row))
+                if output.found(path, report) and is_stdout(args.csv):
                     write(index, as_text(report.row))
             if progress:
                 progress.update(done)

@@ -48,10 +48,16 @@ class History:
         figure = Figure(figsize=(8, 5))
         axes = figure.add_subplot()
         patches = [row['patches'] / 1e6 for row in self.rows]
-        for key, label in (('loss', 'training loss'), ('val_loss', 'validation loss'),
-                           ('val_quality_mae', 'validation MAE of the quality')):
-            axes.plot(patches, [row[key] for row in self.rows], '.-', label=label)
-        axes.set(xlabel='patches seen (millions)', ylabel='quality levels', yscale='log')
+        # Blue, vermilion and green of Okabe and Ito, which everybody can distinguish.
+        for key, label, style, colour in (
+                ('loss', 'training loss', 'o-', '#0072b2'),
+                ('val_loss', 'validation loss', 's--', '#d55e00'),
+                ('val_quality_mae', 'validation MAE of the quality', '^:', '#009e73')):
+            axes.plot(patches, [row[key] for row in self.rows], style, color=colour, markersize=4,
+                      label=label)
+        axes.set(yscale='log')
+        axes.set_xlabel('patches seen (millions)', fontsize=12)
+        axes.set_ylabel('levels of quality (logarithmic)', fontsize=12)
         axes.yaxis.set_major_formatter('{x:g}')
         axes.yaxis.set_minor_formatter('{x:g}')
         axes.grid(alpha=0.3, which='both')
