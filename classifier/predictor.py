@@ -44,7 +44,8 @@ WIDEST = 40        # levels; a wider credible interval is no answer of the autom
 FLAT = 1.5         # standard deviation of a patch's pixels, in gray levels, below which it is flat
 FEWEST_TEXTURED = 0.02  # share of an image's patches that must not be flat, for the posterior
 # Of fewer different blocks that are not flat, the network is often wrong about whether there was a
-# JPEG, unless it is sure: a probability in this range is no answer (300 gradients, waves and blurs).
+# JPEG, unless it is sure: a probability in this range is no answer (chosen on 300 gradients, waves
+# and blurs, and on photos and graphics to train on).
 FEW_BLOCKS, UNDECIDED = 100, (0.3, 0.8)
 LITTLE_TEXTURE = 'too little texture'
 TOO_UNSURE = 'what its pixels show fits too many qualities'

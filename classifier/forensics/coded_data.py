@@ -7,11 +7,11 @@ here, drops the warnings. Nothing is decoded by itself for this; it is told from
 
 - bytes between two marker segments that belong to neither;
 - restart markers that are out of order, too few, too many, or not announced;
-- of a file with one scan, coded data behind the last block. Where bytes were lost, added or changed,
-  the decoder finds its way again after some blocks, but then has too many bits in the end, or too
-  few, which is an error of `images.read_image`. So the image is decoded without its last bytes: that
-  must fail. As a decoder reads up to 7 bytes ahead, fewer than 10 bytes too many may not be told,
-  and damage that leaves the number of bits as it was cannot be.
+- of a file with one scan, coded data behind the last block. Where bytes were lost, added or
+  changed, the decoder finds its way again after some blocks, but then has too many bits in the end,
+  or too few, which is an error of `images.read_image`. So the image is decoded without its last
+  bytes: that must fail. As a decoder reads up to 7 bytes ahead, fewer than 10 bytes too many may
+  not be told, and damage that leaves the number of bits as it was cannot be.
 
 Fill bytes, what segments hold, and what follows the end marker (a second image, a film, a preview)
 are no damage.
@@ -25,7 +25,7 @@ from os import PathLike
 
 from PIL import Image
 
-from classifier.forensics.jpeg_markers import FRAMES, Markers, scan_markers
+from classifier.forensics.jpeg_markers import Markers, scan_markers
 
 LEAST = 3                  # bytes; with less left out, a decoder may still wait for the next
 MOST_READ = 2 ** 28        # bytes of a file

@@ -8,11 +8,12 @@ was a JPEG's and was not changed since comes out bit for bit with the right tabl
 and hardly any other block with texture does. So
 
 1. of each of TILES x TILES tiles a sample of textured blocks, on its likeliest phases of the block
-   grid, is coded again with all tables; a phase and a table with which some come out is a candidate;
+   grid, is coded again with all tables; a phase and a table with which some come out is a
+   candidate;
 2. with it, all blocks of the image are: a map of exact, other, and flat or clipped blocks;
-3. the rectangle of the largest sum is taken, where an exact block counts log(p / CHANCE) and another
-   one log((1 - p) / (1 - CHANCE)), with the share p that is exact at least of a true table. Others
-   count several times as much, so that there is next to nothing else in the rectangle;
+3. the rectangle of the largest sum is taken, where an exact block counts log(p / CHANCE) and
+   another one log((1 - p) / (1 - CHANCE)), with the share p that is exact at least of a true table.
+   Others count several times as much, so that there is next to nothing else in the rectangle;
 4. find_quality decides about that rectangle, by itself and as strictly as about a whole image;
 5. once more the rectangle, where others count as they should: how far the JPEG reaches.
 
@@ -150,7 +151,7 @@ def _as_blocks(luma):
 
 
 def _block_map(image, dy, dx, table):
-    """Of all blocks on a grid, which are exact and textured, and which others are: 2 (m, n) bool."""
+    """Which of all blocks on a grid are exact and textured, and which others are: 2 (m, n) bool."""
     rows, columns = ((side - first) // BLOCK for side, first in zip(image.shape, (dy, dx)))
     part = image[dy:dy + BLOCK * rows, dx:dx + BLOCK * columns]
     exact, other = np.zeros((2, rows, columns), bool)

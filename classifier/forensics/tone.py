@@ -6,10 +6,10 @@ A change of brightness, contrast or gamma maps each of the 256 levels to another
 same map for R, G and B. Where it is steeper than 1, neighbouring levels come apart, and the
 histogram has gaps: levels that no pixel has, between levels that many have. There the map can be
 undone but for a shift of all levels, since old levels are the used ones, counted through. A shift
-moves DC alone, which lattice.py knows to leave out. Where the map is less steep, levels were merged:
-pixels of those levels are set to 0, so that their blocks are left out as clipped ones are. The same
-is done with the lowest and the highest level, to which old levels may have been clipped: a JPEG of
-which black, clipped at 0, was then made brighter has that black at 20, say.
+moves DC alone, which lattice.py knows to leave out. Where the map is less steep, levels were
+merged: pixels of those levels are set to 0, so that their blocks are left out as clipped ones are.
+The same is done with the lowest and the highest level, to which old levels may have been clipped:
+a JPEG of which black, clipped at 0, was then made brighter has that black at 20, say.
 
 With gaps at even distances the map is linear, a change of contrast, and extends to the seldom used
 levels at both ends, of which gaps say nothing. Nothing here decides: the levels, undone, lie on the
@@ -150,7 +150,7 @@ def _steep_part(counts, gaps, low, high):
 def is_inverted(image: np.ndarray, found: Lattice) -> bool:
     """Whether the picture is surely the negative of a JPEG's, of which `found` is the lattice.
 
-    Each way, levels are shifted so that DC fits best, too; then the right way has more exact blocks.
+    Each way, levels are shifted so that DC fits best, too; the right way then has more exact blocks.
     """
     if found.repeated > 1 or found.exact_blocks == found.tested_blocks and not found.lifted:
         return False

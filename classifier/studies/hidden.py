@@ -1,4 +1,4 @@
-"""How often a lattice is found that the image as it is does not show: of a part, under new tones."""
+"""How often a lattice is found that an image as it is does not show: of a part, under new tones."""
 import argparse
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CANVAS = 640              # px, of the picture around it
 
 
 def _around(kind, index):
-    """The larger picture, never compressed: drawn text or windows, or a plain ground, as borders."""
+    """The larger picture, never compressed: drawn text or windows, or plain borders."""
     rng = np.random.default_rng(index)
     if kind == 'borders':
         return np.full((CANVAS, CANVAS, 3), rng.integers(0, 256, 3), np.uint8)
