@@ -30,7 +30,8 @@ SLACK = 0.6               # levels that rounding moves an upsampled pixel
 UNKNOWN, HALF_KNOWN = (0.02, 0.003), 0.1   # weights, in nearest planes, of samples and of pixels
                           # that are not known exactly
 DITHERS, DITHER = 6, 0.3  # targets tried, levels
-MORE_UNKNOWN, MORE_DITHERS = (0.06, 0.02, 0.006, 0.002), 48
+MORE_UNKNOWN, MORE_DITHERS = (0.02, 0.006, 0.002, 0.0005), 64
+FEW = 12                  # blocks
 MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 50 ms each
 
 
@@ -62,14 +63,13 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
     off = search.off(levels)
     seen = to_blocks(layout.pad(gathered((low > 0) | (high < 255), halved) > 0.1,
                                 constant_values=False))
-    rng = np.random.default_rng(0)
-    for unknown in np.repeat(UNKNOWN, 3) if thorough else ():
+    for unknown in np.repeat(MORE_UNKNOWN, 2) if thorough else ():
         at = np.flatnonzero((off > 0) & ~seen.all(axis=1))
         if len(at):
             levels, off = search.better(levels, off, search.beyond(
-                levels, coded + rng.uniform(-DITHER, DITHER, coded.shape), seen, unknown, at))
+                levels, coded + search.rng.uniform(-DITHER, DITHER, coded.shape), seen, unknown, at))
     ways = search.change, search.change, search.iterate, search.change, search.nearest
-    ways = PASSES * ways + 2 * (search.nearest_again, search.change) if thorough else ways[:1]
+    ways = PASSES * ways + 4 * (search.nearest_again, search.change) if thorough else ways[:1]
     for way in ways:
         bad = np.flatnonzero(off)
         if not len(bad):
@@ -86,6 +86,7 @@ class _Search(ChromaBlocks):
     def __init__(self, low, high, layout, halved, table):
         super().__init__(layout, halved, table)
         self.low, self.high, self.steps = low, high, table.astype(np.float32)
+        self.rng = np.random.default_rng(0)
 
     def off(self, levels):
         """How many pixels are out of bounds that a block weighs in, for each block."""
@@ -183,11 +184,12 @@ class _Search(ChromaBlocks):
         self._nearest(levels, blocks, UNKNOWN, DITHERS)
 
     def nearest_again(self, levels, blocks):
-        """The same with more tries."""
-        self._nearest(levels, blocks, MORE_UNKNOWN, MORE_DITHERS)
+        """The same with more tries, of the last few."""
+        if len(blocks) <= FEW:
+            self._nearest(levels, blocks, MORE_UNKNOWN, MORE_DITHERS)
 
     def _nearest(self, levels, blocks, weights_of_unknown, dithers):
-        rng, bases = np.random.default_rng(dithers), 0
+        bases = 0
         for group, weights in self.groups(blocks):
             own, around, low, high = self._surroundings(levels, group, weights)
             now = around + own @ weights[:, OWN].T
@@ -205,7 +207,7 @@ class _Search(ChromaBlocks):
                     rows = np.concatenate([kinds[kind][:, None] * weights[:, OWN],
                                            unknown * np.eye(BLOCK * BLOCK)])
                     aims = np.repeat(targets[at][None], dithers, axis=0)
-                    aims[1:] += rng.uniform(-DITHER, DITHER, aims[1:].shape)
+                    aims[1:] += self.rng.uniform(-DITHER, DITHER, aims[1:].shape)
                     aims = np.concatenate([aims * kinds[kind], np.broadcast_to(
                         unknown * own[at], (dithers, len(at), BLOCK * BLOCK))], axis=2)
                     q, r = np.linalg.qr(rows)

@@ -17,6 +17,8 @@ from classifier.recovery.colours import TO_BGR, luma_bounds
 
 ROUNDS, BETA, CHECKED_EVERY = 200, 0.9, 8
 SLACKS = 0.8, 0.4         # levels that rounding may move a channel: at first, in the second try
+STARTS, MOST_AGAIN = 24, 24   # tries with other slacks and starts, of the last blocks
+NOISE, SLACK_RANGE = 4.0, (0.2, 1.0)   # levels
 SHIFT = 4                 # steps by which the chroma's DC is moved at last
 SWEEPS = 2                # over the three channels, to meet all of their bounds
 
@@ -51,17 +53,26 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
     left = np.flatnonzero(~exact)
     if len(left):
         levels[:, left], exact[left] = _shift(pixels[left], visible[left], levels[:, left], tables)
+    left = np.flatnonzero(~exact)[:MOST_AGAIN]
+    if len(left):
+        again = np.tile(left, STARTS)
+        rng = np.random.default_rng(0)
+        starts = planes[:, again] + rng.normal(0, NOISE, (3, len(again), 64)).astype(np.float32)
+        slack = rng.uniform(*SLACK_RANGE, (len(again), 1, 1)).astype(np.float32)
+        found, good = _iterate(pixels[again], visible[again], known[again], planes[:, again],
+                               tables, slack, starts)
+        levels[:, again[good]], exact[again[good]] = found[:, good], True
     return levels, exact
 
 
-def _iterate(pixels, visible, known, planes, tables, slack):
+def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
     """Douglas-Rachford: levels, and which blocks are exact."""
     levels, exact = np.zeros(planes.shape, np.int32), np.zeros(len(pixels), bool)
     steps = np.stack(tables).astype(np.float32)[:, None]
     seen = visible[..., None]
-    least = np.where(seen & (pixels > 0), pixels - np.float32(128 + slack), -np.inf)
-    most = np.where(seen & (pixels < 255), pixels - np.float32(128 - slack), np.inf)
-    left, z = np.arange(len(pixels)), planes @ DCT2.T
+    least = np.where(seen & (pixels > 0), pixels - (np.float32(128) + slack), -np.inf)
+    most = np.where(seen & (pixels < 255), pixels - (np.float32(128) - slack), np.inf)
+    left, z = np.arange(len(pixels)), (planes if starts is None else starts) @ DCT2.T
     for turn in range(ROUNDS):
         near = np.rint(z / steps)
         if turn % CHECKED_EVERY == 0 or turn == ROUNDS - 1:

@@ -47,7 +47,7 @@ class Recovered:
         place = f' at ({self.picture.top}, {self.picture.left})' if self.is_larger else ''
         if self.difference.is_none:
             return f'identical{place}'
-        return f'{self.difference.pixels} pixels differ{place}'
+        return f'{self.difference.pixels} pixel{"s" * (self.difference.pixels > 1)} differ{place}'
 
 
 def recover(image: np.ndarray, metadata: list[tuple[int, bytes]] = ()) -> Recovered:

@@ -37,6 +37,8 @@ STUDIES = {
                            'recompression', needs_type=False),
     'earlier_tables': Study("how often an earlier compression by other encoders' tables is found",
                             'earlier_tables', 'earlier_tables', needs_type=False),
+    'recovery': Study('how many images give back their JPEG file', 'recovery', 'recovery', (Q, C),
+                      needs_type=False),
     'edited': Study('how often the lattice abstains on edited and on never compressed images',
                     'edits', 'edited', needs_type=False),
     'small': Study('how often the lattice is exact on small crops', 'lattice', 'small',

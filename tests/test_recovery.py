@@ -1,0 +1,147 @@
+"""The JPEG file behind decoded pixels: identical, or refused."""
+import csv
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier import predict_cls
+from classifier.images import from_pillow, to_pillow
+from classifier.recovery.block_search import find_levels
+from classifier.recovery.lattice_points import reduced
+from classifier.recovery.recover import recover, recover_file
+from classifier.forensics.tables import standard_tables
+
+pytest.importorskip('jpeglib', reason='has no wheel for this system')
+SAMPLING = {'4:4:4': 0, '4:2:2': 1, '4:2:0': 2}
+
+
+def jpeg(image, quality, kind):
+    """Pillow's JPEG file of BGR pixels."""
+    data = io.BytesIO()
+    options = {} if kind == 'gray' else {'subsampling': SAMPLING[kind]}
+    to_pillow(image).convert('L' if kind == 'gray' else 'RGB').save(
+        data, 'JPEG', quality=quality, **options)
+    return data.getvalue()
+
+
+def pixels(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return from_pillow(image)
+
+
+@pytest.fixture
+def hidden(photo, tmp_path):
+    """A PNG of what was a JPEG of quality 75, 4:2:0."""
+    path = tmp_path / 'hidden.png'
+    cv2.imwrite(str(path), pixels(jpeg(photo[:128, :160], 75, '4:2:0')))
+    return path
+
+
+@pytest.mark.parametrize('kind', ['gray', '4:4:4', '4:2:2', '4:2:0'])
+@pytest.mark.parametrize('size', [(128, 160), (121, 147)])
+def test_the_file_is_found_that_decodes_to_the_same_pixels(photo, kind, size):
+    image = pixels(jpeg(photo[:size[0], :size[1]], 70, kind))
+    found = recover(image)
+    assert found.outcome == 'identical'
+    assert found.picture.kind.subsampling == kind
+    assert (pixels(found.data) == image).all()
+    assert len(found.data) < 1.02 * len(jpeg(photo[:size[0], :size[1]], 70, kind))
+
+
+@pytest.mark.parametrize('kind', ['gray', '4:4:4'])
+def test_clipped_pixels_do_not_stand_in_the_way(photo, kind):
+    bright = cv2.convertScaleAbs(photo[:128, :160], alpha=2.2, beta=-90)
+    image = pixels(jpeg(bright, 60, kind))
+    assert ((image == 0) | (image == 255)).any(axis=2).mean() > 0.1
+    assert recover(image).difference.is_none
+
+
+def test_a_crop_lies_within_the_picture_of_its_file(photo):
+    image = np.ascontiguousarray(pixels(jpeg(photo[:128, :160], 60, 'gray'))[3:, 5:])
+    found = recover(image)
+    assert found.outcome == 'identical at (3, 5)'
+    assert (pixels(found.data)[3:128, 5:160] == image).all()
+
+
+def test_one_changed_pixel_is_refused(hidden, tmp_path):
+    image = cv2.imread(str(hidden))
+    image[61, 77, 1] ^= 1
+    cv2.imwrite(str(hidden), image)
+    outcome = recover_file(hidden, tmp_path / 'out.jpg')
+    assert outcome.failed and not (tmp_path / 'out.jpg').exists()
+    assert 'differ' in outcome.text and 'identical' not in outcome.row['recovered']
+    outcome = recover_file(hidden, tmp_path / 'out.jpg', allow_difference=True)
+    assert not outcome.failed and 'differ' in outcome.text and 'identical' not in outcome.text
+    off = (pixels((tmp_path / 'out.jpg').read_bytes()) != image).any(axis=2)
+    assert outcome.row['recovered'].startswith(f'{off.sum()} pixel') and off.sum() > 0
+
+
+def test_the_command_writes_the_file_and_says_so(hidden, tmp_path, capsys):
+    out = tmp_path / 'hidden.jpg'
+    assert predict_cls.main([str(hidden), '--recover', str(out)]) == 0
+    assert (f'recovered hidden.jpg, every pixel identical, {out.stat().st_size:,} bytes in place of'
+            in capsys.readouterr().out)
+    assert (pixels(out.read_bytes()) == cv2.imread(str(hidden))).all()
+    out.write_bytes(b'another file')
+    assert predict_cls.main([str(hidden), '--recover', str(out)]) == 2
+    assert out.read_bytes() == b'another file'
+    assert 'is there and is another file' in capsys.readouterr().err
+
+
+def test_a_folder_is_recovered_to_a_folder(hidden, photo, tmp_path, capsys):
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    (folder / 'below').mkdir(parents=True)
+    hidden.rename(folder / 'below' / 'a.png')
+    cv2.imwrite(str(folder / 'pristine.png'), photo[:128, :160])
+    table = tmp_path / 'rows.csv'
+    command = [str(folder), '--recursive', '--recover', str(out), '--csv', str(table)]
+    assert predict_cls.main(command) == 2
+    assert [path.relative_to(out).as_posix() for path in out.rglob('*.jpg')] == ['below/a.jpg']
+    rows = list(csv.DictReader(table.open()))
+    assert [(row['recovered'], row['recovered_bytes']) for row in rows] == [
+        ('identical', str((out / 'below' / 'a.jpg').stat().st_size)), ('', '')]
+    assert 'no quantization lattice' in capsys.readouterr().err
+    assert predict_cls.main([*command, '--ignore_errors']) == 0  # the same file is there: no harm
+
+
+def test_what_a_jpeg_cannot_be_the_source_of_is_refused(hidden, photo, tmp_path, capsys):
+    image = cv2.imread(str(hidden))
+    (tmp_path / 'a.jpg').write_bytes(jpeg(photo[:128, :160], 75, '4:2:0'))
+    alpha = np.full((*image.shape[:2], 1), 254, np.uint8)
+    cv2.imwrite(str(tmp_path / 'alpha.png'), np.concatenate([image, alpha], axis=2))
+    cv2.imwrite(str(tmp_path / 'deep.png'), image.astype(np.uint16) * 257)
+    for name, reason in (('a.jpg', 'is a JPEG file itself'), ('alpha.png', 'has transparency'),
+                         ('deep.png', 'of 8 bits')):
+        out = tmp_path / 'out.jpg'
+        assert predict_cls.main([str(tmp_path / name), '--recover', str(out)]) == 2
+        assert reason in capsys.readouterr().err and not out.exists()
+
+
+def test_metadata_and_profile_are_kept(hidden, tmp_path):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = 'a camera', 6
+    profile = bytes(range(256)) * 300  # more than one segment
+    with Image.open(hidden) as image:
+        image.save(hidden, exif=exif, icc_profile=profile)
+    assert not recover_file(hidden, tmp_path / 'out.jpg').failed
+    with Image.open(tmp_path / 'out.jpg') as image:
+        assert image.getexif()[0x010F] == 'a camera' and image.getexif()[0x0112] == 6
+        assert image.info['icc_profile'] == profile
+
+
+def test_bounds_that_cross_are_not_searched():
+    low, high = np.full((1, 64), 100, np.uint8), np.full((1, 64), 100, np.uint8)
+    low[0, 5] = 101
+    _, exact = find_levels(low, high, low - np.float32(128), standard_tables()[49])
+    assert not exact.any()
+
+
+def test_a_reduced_basis_spans_the_same_lattice_with_shorter_steps():
+    basis = np.random.default_rng(0).normal(size=(12, 12)) + 5
+    rows, made_of = reduced(basis)
+    assert np.allclose(rows, made_of @ basis)
+    assert round(abs(np.linalg.det(made_of))) == 1
+    assert np.linalg.norm(rows, axis=1).max() < np.linalg.norm(basis, axis=1).min()
