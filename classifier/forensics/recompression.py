@@ -40,6 +40,7 @@ SHIFTED_EVIDENCE = 70.0   # nats ahead; 68.7 and 49.9 (only 3 of 4000 above 50);
                           # tables of other encoders
 FINE, FINE_EVIDENCE = 0.2, 80.0  # share of blocks that last tables finer than 96 leave unbroken, at
                                  # most; nats; smooth images compressed once reach 64 with those
+DOUBTFUL_EVIDENCE = 200.0        # nats ahead, where the best steps prefer another grid; up to 113
 FREE_EVIDENCE = 40.0, 60.0       # nats without a list of tables: same grid, other grid
 
 
@@ -88,12 +89,12 @@ def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
         return Earlier(None, 0, 0, 0.0)
     free = np.array([free_evidence(grid.found, table)[1].sum() for grid in grids])
     standard = np.array([standard_evidence(grid.found, table)[1] for grid in grids])
-    i, j = int(free.argmax()), int(standard.argmax())
-    ahead = _margin(free)
+    i, ahead = int(free.argmax()), _margin(free)
     if ahead < FREE_EVIDENCE[1]:
-        ahead = _margin(standard)
-        if ahead < SHIFTED_EVIDENCE or i != j:
+        j, ahead = int(standard.argmax()), _margin(standard)
+        if ahead < (SHIFTED_EVIDENCE if i == j else DOUBTFUL_EVIDENCE):
             return Earlier(None, 0, 0, ahead)
+        i = j
     return _told(grids[i].found, table, grids[i].dy, grids[i].dx, ahead)
 
 
