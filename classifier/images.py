@@ -88,7 +88,7 @@ def list_images(folder: str | os.PathLike, recursive: bool = False,
                     extension = os.path.splitext(entry.name)[1].lower()
                     if extension in EXTENSIONS or _begins_as_image(entry):
                         found.append(entry.path)
-                    elif not entry.is_dir():
+                    elif not os.path.isdir(entry.path):
                         skipped[extension or 'without extension'] += 1
         except OSError:
             if current == folder:

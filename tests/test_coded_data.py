@@ -93,6 +93,13 @@ def test_restart_markers_must_be_in_order_and_all_there(damage, rgb):
     assert damage(data[:at] + data[at + 6:])[0] == 'restart markers that were not announced'
 
 
+def test_too_little_data_before_a_restart_marker_is_noticed(damage, rgb):
+    data = coded(rgb, restart_marker_blocks=20)
+    third = data.index(b'\xff\xd2')
+    found = damage(data[:third - 25] + data[third:])
+    assert found == ['too little data before a restart marker']
+
+
 def test_other_files_have_no_such_damage(tmp_path, photo):
     (tmp_path / 'a.png').write_bytes(b'\x89PNG and more')
     assert coded_damage(tmp_path / 'a.png') == []

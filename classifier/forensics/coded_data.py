@@ -7,6 +7,8 @@ here, drops the warnings. Nothing is decoded by itself for this; it is told from
 
 - bytes between two marker segments that belong to neither;
 - restart markers that are out of order, too few, too many, or not announced;
+- of a file with one scan, too little data before a restart marker: with more, other pixels come
+  out;
 - of a file with one scan, coded data behind the last block. Where bytes were lost, added or
   changed, the decoder finds its way again after some blocks, but then has too many bits in the end,
   or too few, which is an error of `images.read_image`. So the image is decoded without its last
@@ -29,6 +31,7 @@ from classifier.forensics.jpeg_markers import Markers, scan_markers
 
 LEAST = 3                  # bytes; with less left out, a decoder may still wait for the next
 MOST_READ = 2 ** 28        # bytes of a file
+MORE = 16 * b'\x5a\xa5\x3c\x0f'  # holds no marker, and other blocks than zeros do
 TINY = 8                   # the scale at which decoding costs least: DC alone, no inverse DCT
 _MARKER = re.compile(rb'\xff+([\x01-\xfe])')
 _RESTARTS = range(0xD0, 0xD8)
@@ -49,7 +52,7 @@ def coded_damage(path: str | PathLike) -> list[str]:
             return []
         file.seek(0)
         data = file.read(MOST_READ)
-    damage, interval, scans, position = [], 0, 0, 2
+    damage, interval, scans, ends, position = [], 0, 0, [], 2
     for _ in range(_MOST_MARKERS):
         found = _MARKER.search(data, position)
         if found is None:
@@ -69,23 +72,26 @@ def coded_damage(path: str | PathLike) -> list[str]:
             interval = int.from_bytes(segment[:2], 'big')
         if marker == _SOS:
             scans += 1
-            numbers, position = _restarts(data, position)
+            numbers, ends, position = _restarts(data, position)
             damage += _restart_damage(numbers, interval, scan_markers(io.BytesIO(data)), segment)
     if scans == 1 and (extra := _extraneous(data, position)):
         damage.append(f'at least {extra:,} extraneous bytes before the end marker')
+    if scans == 1 and ends and _too_short(data, ends):
+        damage.append('too little data before a restart marker')
     return list(dict.fromkeys(damage))
 
 
 def _restarts(data, position):
-    """The numbers of a scan's restart markers, and where its data ends."""
-    numbers = []
+    """The numbers of a scan's restart markers, where they are, and where its data ends."""
+    numbers, ends = [], []
     while found := _MARKER.search(data, position):
         marker = found[1][0]
         if marker not in _RESTARTS:
-            return numbers, found.start()
+            return numbers, ends, found.start()
         numbers.append(marker - _RESTARTS[0])
+        ends.append(found.start())
         position = found.end()
-    return numbers, len(data)
+    return numbers, ends, len(data)
 
 
 def _restart_damage(numbers, interval, markers, scan):
@@ -111,16 +117,20 @@ def _units(markers: Markers, scan: bytes) -> int:
     return -(-markers.width // width) * -(-markers.height // height)
 
 
+def _decoded(data):
+    """What a decoder makes of the data at an eighth of the size; OSError if it asks for more."""
+    with Image.open(io.BytesIO(data), formats=['JPEG']) as image:
+        image.draft(None, (image.width // TINY, image.height // TINY))
+        return image.tobytes()
+
+
 def _extraneous(data, end):
     """How many bytes before `end` a decoder that reads ahead does not ask for; 0 for few."""
     def needless(left_out):
-        with Image.open(io.BytesIO(data[:end - left_out]), formats=['JPEG']) as image:
-            image.draft(None, (image.width // TINY, image.height // TINY))
-            try:
-                image.load()
-            except OSError:
-                return False
-            return True
+        try:
+            return bool(_decoded(data[:end - left_out]))
+        except OSError:
+            return False
 
     try:
         if not needless(LEAST - 1):
@@ -130,3 +140,15 @@ def _extraneous(data, end):
                                   key=lambda left_out: not needless(left_out)) - 1
     except Exception:  # Pillow's parsers raise what they stumble over
         return 0
+
+
+def _too_short(data, ends):
+    """Whether a decoder takes more than there is before one of the markers at `ends`.
+
+    It takes zeros there, or what stands in front of the marker, if that is more than it needs.
+    """
+    parts = [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)])]
+    try:
+        return _decoded(MORE.join(parts)) != _decoded(data)
+    except Exception:  # Pillow's parsers raise what they stumble over
+        return False

@@ -32,6 +32,7 @@ from classifier.forensics.blocks import (
     BLOCK, DCT2, PHASE_SIDE, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks,
     evenly_spaced, phase_shares)
 from classifier.forensics.exact_blocks import exact_blocks, expected
+from classifier.forensics.inverse_dct import inverse_dct
 from classifier.forensics.lattice import ANY_TABLE, Lattice, find_quality
 from classifier.forensics.scores import quality_scores
 from classifier.forensics.tables import standard_tables
@@ -43,6 +44,7 @@ TEXTURE = 4               # gray levels between the darkest and the lightest pix
 DIFFERENT = 1.25          # gray levels for each px of a side, of a photo's windows
 LEVELS = 3                # AC levels that are not 0, in an exact block that counts
 FINEST = 97               # of finer tables every block is exact as often
+NEAR = 1.4                # |coefficient| off its multiple, at most, in a block that may be exact
 VOTES = 3                 # exact blocks in the sample of a tile,
 GAIN = 30.0               # and what they gain in all, nats, for a candidate
 TRIED = 3                 # candidates, the best
@@ -114,12 +116,17 @@ def _best_table(tile, dy, dx):
     blocks, _ = distinct_blocks(luma, SAMPLED)
     if len(blocks) < VOTES:
         return 0, 1
-    tables = standard_tables()[:FINEST]
-    levels, exact = exact_blocks(_as_blocks(blocks), tables)
-    levels = levels[..., 1:] != 0
-    exact &= np.count_nonzero(levels, axis=2) >= LEVELS
-    gain = np.where(exact, (levels * np.log(tables[:, None, 1:])).sum(axis=2), 0).sum(axis=1)
-    gain[exact.sum(axis=1) < VOTES] = 0
+    tables = standard_tables()[:FINEST].astype(np.float32)
+    coefficients = blocks @ DCT2.T
+    levels = np.rint(coefficients / tables[:, None])
+    near = np.abs(coefficients - levels * tables[:, None]).max(axis=2) <= NEAR
+    near &= np.count_nonzero(levels[..., 1:], axis=2) >= LEVELS
+    table, block = np.nonzero(near)  # few, of which alone it is worth while to see the pixels
+    levels = levels[table, block]
+    samples = inverse_dct((levels * tables[table]).astype(np.int32))
+    exact = (samples == (blocks[block] + 128).astype(np.uint8)).all(axis=1)
+    gain = ((levels != 0) * np.log(tables[table]))[:, 1:].sum(axis=1) * exact
+    gain = np.bincount(table, gain, FINEST) * (np.bincount(table, exact, FINEST) >= VOTES)
     return float(gain.max()), int(gain.argmax()) + 1
 
 

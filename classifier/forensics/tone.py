@@ -150,7 +150,7 @@ def _steep_part(counts, gaps, low, high):
 def is_inverted(image: np.ndarray, found: Lattice) -> bool:
     """Whether the picture is surely the negative of a JPEG's, of which `found` is the lattice.
 
-    Each way, levels are shifted so that DC fits best, too; the right way then has more exact blocks.
+    Each way, levels are shifted so that DC fits best, too; the right way has more exact blocks.
     """
     if found.repeated > 1 or found.exact_blocks == found.tested_blocks and not found.lifted:
         return False
