@@ -66,8 +66,9 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
     for unknown in np.repeat(MORE_UNKNOWN, 2) if thorough else ():
         at = np.flatnonzero((off > 0) & ~seen.all(axis=1))
         if len(at):
+            aims = coded + search.rng.uniform(-DITHER, DITHER, coded.shape)
             levels, off = search.better(levels, off, search.beyond(
-                levels, coded + search.rng.uniform(-DITHER, DITHER, coded.shape), seen, unknown, at))
+                levels, aims, seen, unknown, at))
     ways = search.change, search.change, search.iterate, search.change, search.nearest
     ways = PASSES * ways + 4 * (search.nearest_again, search.change) if thorough else ways[:1]
     for way in ways:

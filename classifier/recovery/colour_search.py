@@ -5,20 +5,27 @@
 As in block_search.py, Douglas-Rachford iterations look for a point of the lattice, of 192
 coefficients, whose pixels are as they should be: known Y, Cb and Cr where no channel is clipped,
 else B, G and R at their value or beyond the bound. Where the chroma allows the pixels, the luma is
-searched by itself. At last the DC of Cb and Cr are moved by a few steps, in flat blocks the only
-coefficients there are.
+searched by itself. Then the DC of Cb and Cr are moved by a few steps, in flat blocks the only
+coefficients there are; the iterations are begun elsewhere; and at last, for a few blocks, nearest
+planes are taken in a reduced basis of all 192 coefficients (lattice_points.py).
 """
 import numpy as np
 
 from classifier.forensics.blocks import DCT2
 from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.block_search import find_levels
-from classifier.recovery.colours import TO_BGR, luma_bounds
+from classifier.recovery.colours import TO_BGR, luma_bounds, to_bgr
+from classifier.recovery.lattice_points import nearest_plane, reduced
 
 ROUNDS, BETA, CHECKED_EVERY = 200, 0.9, 8
 SLACKS = 0.8, 0.4         # levels that rounding may move a channel: at first, in the second try
 STARTS, MOST_AGAIN = 24, 24   # tries with other slacks and starts, of the last blocks
 NOISE, SLACK_RANGE = 4.0, (0.2, 1.0)   # levels
+# Weights in nearest planes: of a channel of a pixel with another one clipped; of clipped channels
+# and of pixels that are not seen.
+OF_CHANNEL, WEIGHTS = 0.7, ((0.05, 0.02), (0.2, 0.02), (0.2, 0.1), (0.02, 0.005))
+DITHERS, DITHER, ATTEMPTS, WITH_LUMA = 32, 0.3, 3, 6
+MOST_NEAREST = 8          # blocks; where more are left, that is not done: some 0.5 s a basis
 SHIFT = 4                 # steps by which the chroma's DC is moved at last
 SWEEPS = 2                # over the three channels, to meet all of their bounds
 
@@ -62,7 +69,48 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
         found, good = _iterate(pixels[again], visible[again], known[again], planes[:, again],
                                tables, slack, starts)
         levels[:, again[good]], exact[again[good]] = found[:, good], True
+    rng, left = np.random.default_rng(0), np.flatnonzero(~exact)
+    for block in left if len(left) <= MOST_NEAREST else ():
+        levels[:, block], exact[block] = _nearest(
+            pixels[block], visible[block], known[block], planes[:, block], tables, rng)
     return levels, exact
+
+
+def _nearest(pixels, visible, known, planes, tables, rng):
+    """Nearest planes for one block: its levels (3, 64), and whether they are exact."""
+    sure, seen = known[:, None], visible[:, None]
+    clipped = (pixels == 0) | (pixels == 255)
+    # a known pixel counts as Y, Cb and Cr, any other as B, G and R: of each, how much of the planes
+    of_planes = np.where(known[:, None, None], np.eye(3), TO_BGR)
+    values = np.where(sure, planes.T, np.where(seen, pixels - 128.0, planes.T @ TO_BGR.T))
+    least = np.where(seen & (pixels > 0), pixels - 128.0, -np.inf)
+    most = np.where(seen & (pixels < 255), pixels - 128.0, np.inf)
+    steps = np.stack(tables)
+    basis = (steps[:, :, None, None] * DCT2[None, :, :, None]
+             * of_planes.transpose(2, 0, 1)[:, None]).reshape(3 * 64, -1)
+    best, fewest = np.zeros((3, 64), np.int32), np.inf
+    for of_clipped, of_unseen in WEIGHTS:
+        weights = np.where(seen, np.where(sure, 1.0, np.where(clipped, of_clipped, OF_CHANNEL)),
+                           of_unseen).ravel()
+        reduced_basis, aims = reduced(basis * weights), values
+        for _ in range(ATTEMPTS):
+            targets = np.repeat(aims.reshape(1, -1), DITHERS, axis=0)
+            targets[1:] += rng.uniform(-DITHER, DITHER, targets[1:].shape)
+            near = nearest_plane(*reduced_basis, targets * weights).reshape(-1, 3, 64)
+            near = near.transpose(1, 0, 2).astype(np.int32)
+            decoded = to_bgr(*(inverse_dct(part * table) for part, table in zip(near, tables)))
+            off = ((decoded != pixels).any(axis=2) & visible).sum(axis=1)
+            first = off.argsort()[:WITH_LUMA]
+            found, good = _with_luma(np.repeat(pixels[None], len(first), axis=0),
+                                     np.repeat(visible[None], len(first), axis=0),
+                                     near[:, first].copy(), tables, thorough=False)
+            if good.any():
+                return found[:, good.argmax()], True
+            if off[first[0]] < fewest:
+                best, fewest = near[:, first[0]], off[first[0]]
+            seen_as = ((near[:, first[0]] * steps) @ DCT2).T @ TO_BGR.T
+            aims = np.where(sure | seen & ~clipped, aims, seen_as.clip(least, most))
+    return best, False
 
 
 def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
