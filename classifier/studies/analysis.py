@@ -184,7 +184,7 @@ def _figure(found, by_photo, rules, bins):
         ('error by number of patches', 'patches of an image (logarithmic)', 'MAE, levels',
          {'': over_names(counts, SAMPLES)},
          {'xscale': 'log', 'xticks': counts, 'xticklabels': counts} | FROM_ZERO),
-        ('error by size of the photo', 'megapixels, made smaller before compression', 'MAE, levels',
+        ('error by size of the photo', 'megapixels, reduced in size first', 'MAE, levels',
          {'': over_names(list(found['megapixels'].values()), SHRUNK)}, FROM_ZERO))
     axes = figure.subplots(2, 3).ravel()
     for letter, axis, (title, xlabel, ylabel, curves, settings) in zip('abcdef', axes, panels):

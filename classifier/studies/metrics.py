@@ -97,7 +97,7 @@ def confusion_figure(truth: np.ndarray, predicted: dict[str, np.ndarray]) -> Any
         ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t <= largest]
         panels[0].set_yticks([*(-t for t in ticks[::-1]), 0, *ticks],
                              [*(f'\u2212{t}' for t in ticks[::-1]), 0, *(f'+{t}' for t in ticks)])
-        label += f' (logarithmic beyond \u00b1{LINEAR_ERRORS})'
+        label += f' (log scale beyond \u00b1{LINEAR_ERRORS})'
     panels[0].set_ylabel(label, fontsize=12)
     bar = figure.colorbar(mesh, ax=panels, pad=0.01, ticks=LogLocator(subs=(1, 2, 5)),
                           format='{x:g}')
