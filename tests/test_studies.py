@@ -344,4 +344,4 @@ def test_the_figure_of_errors_covers_the_largest_and_says_when_its_axis_is_logar
     both = confusion_figure(truth, {'a': truth + 1.0, 'b': np.full(8, 100.0)})
     assert [axis.get_title() for axis in both.axes[:2]] == ['(a) a', '(b) b']
     assert both.axes[0].get_yscale() == 'symlog' and both.axes[0].get_ylim()[1] >= 90
-    assert 'logarithmic beyond' in both.axes[0].get_ylabel()
+    assert 'log scale beyond' in both.axes[0].get_ylabel()
