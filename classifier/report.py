@@ -20,7 +20,9 @@ FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncerta
           'header_quality', 'header_standard', 'verdict', 'quality_low', 'quality_high', 'method',
           'compressed', 'reason', 'header_chroma_quality', 'header_subsampling', 'header_colours',
           'header_process', 'header_damage', 'encoder', 'encoder_setting', 'edited',
-          'earlier_quality', 'earlier_grid_dy', 'earlier_grid_dx')
+          'earlier_quality', 'earlier_grid_dy', 'earlier_grid_dx', 'earlier_encoder',
+          'earlier_encoder_setting')
+OF_AN_EARLIER = 'quality', 'grid_dy', 'grid_dx', 'encoder', 'encoder_setting'
 REGION = 'region_x', 'region_y', 'region_width', 'region_height'
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
@@ -138,7 +140,7 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float) -> dic
             'chroma_quality', 'subsampling', 'colours', 'process', 'damage', 'encoder',
             'encoder_setting')),
         prediction.edited if prediction.method == 'network' else None,
-        *((earlier.quality, earlier.grid_dy, earlier.grid_dx) if found else 3 * (None,)))))
+        *(getattr(earlier, name) if found else None for name in OF_AN_EARLIER))))
     if (lattice := prediction.lattice) is not None:
         row |= {'network_quality': prediction.network_quality, 'refined': lattice.quality,
                 **{name: getattr(lattice, name) for name in REFINED_FIELDS[2:]}}
