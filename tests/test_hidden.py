@@ -1,11 +1,13 @@
 """Lattices that the image as it is does not show: of a part of it, and under changed tones."""
+import json
+
 import cv2
 import numpy as np
 import pytest
 from conftest import PRISTINE, SAMPLES
 from PIL import Image, ImageEnhance
 
-from classifier import images, predict_cls
+from classifier import evaluate_cls, images, predict_cls
 from classifier.forensics.inside import find_inside
 from classifier.forensics.lattice import find_quality
 from classifier.forensics.search import find_lattice
@@ -13,6 +15,7 @@ from classifier.forensics.tables import standard_tables
 from classifier.forensics.tone import undo_tones
 from classifier.posterior import Posterior
 from classifier.predictor import Prediction, Predictor
+from classifier.studies import hidden
 from classifier.studies.common import pillow_jpeg
 from classifier.studies.edits import DRAWN
 
@@ -163,3 +166,27 @@ def test_of_few_different_blocks_an_unsure_network_is_no_answer(monkeypatch, pho
     assert (found.quality == 90) == answered
     assert found.reason == (None if answered else 'too little texture')
     assert predictor.predict(photo).quality == 90  # of more blocks it is believed
+
+
+def study(folder, tmp_path, name):
+    """The results of a study on the pristine sample photos."""
+    assert evaluate_cls.main(['--in_path', str(folder), '--comp_type', 'jpeg_paper', f'--{name}',
+                              '--out_path', str(tmp_path)]) == 0
+    return json.loads((tmp_path / f'results_{name}.json').read_text())
+
+
+def test_the_study_of_jpegs_inside_larger_pictures(photo_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hidden, 'SIDES', (192,))
+    monkeypatch.setattr(hidden, 'INSIDE_QUALITIES', (75,))
+    found = study(photo_folder, tmp_path, 'inside')
+    assert found['192 px in borders']['right'] == 1
+    assert all(found[row]['wrong'] == 0 for row in found if ' px in ' in row)
+    assert found['never a JPEG']['abstained'] == 1
+    assert 'of these within 8 px' in capsys.readouterr().out
+
+
+def test_the_study_of_tones(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(hidden, 'TONE_QUALITIES', (75,))
+    found = study(photo_folder, tmp_path, 'tones')
+    assert found['contrast 1.2']['right'] == 1 and found['contrast 0.9']['abstained'] == 1
+    assert found['never a JPEG']['wrong'] == 0
