@@ -170,7 +170,7 @@ def test_of_few_different_blocks_an_unsure_network_is_no_answer(monkeypatch, pho
 
 def study(folder, tmp_path, name):
     """The results of a study on the pristine sample photos."""
-    assert evaluate_cls.main(['--in_path', str(folder), '--comp_type', 'jpeg_paper', f'--{name}',
+    assert evaluate_cls.main(['--in_path', str(folder), '--study', name,
                               '--out_path', str(tmp_path)]) == 0
     return json.loads((tmp_path / f'results_{name}.json').read_text())
 
