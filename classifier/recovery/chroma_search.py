@@ -31,7 +31,7 @@ UNKNOWN, HALF_KNOWN = (0.02, 0.003), 0.1   # weights, in nearest planes, of samp
                           # that are not known exactly
 DITHERS, DITHER = 6, 0.3  # targets tried, levels
 MORE_UNKNOWN, MORE_DITHERS = (0.02, 0.006, 0.002, 0.0005), 64
-FEW = 12                  # blocks
+FEW, AGAIN = 12, 8         # blocks, and how often they are tried
 MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 50 ms each
 
 
@@ -70,7 +70,7 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
             levels, off = search.better(levels, off, search.beyond(
                 levels, aims, seen, unknown, at))
     ways = search.change, search.change, search.iterate, search.change, search.nearest
-    ways = PASSES * ways + 4 * (search.nearest_again, search.change) if thorough else ways[:1]
+    ways = PASSES * ways + AGAIN * (search.nearest_again, search.change) if thorough else ways[:1]
     for way in ways:
         bad = np.flatnonzero(off)
         if not len(bad):
