@@ -148,7 +148,7 @@ def test_a_bad_tf_config_is_one_line_before_any_work(
     else:
         monkeypatch.setenv('TF_CONFIG', config)
     assert train.main(options(patch_file, tmp_path / 'out', '--strategy', 'multi_worker')) == 2
-    line, = capsys.readouterr().err.splitlines()
+    _, line = capsys.readouterr().err.splitlines()  # the first says what it loads
     assert line.startswith('train.py: error: TF_CONFIG: ') and 'host-b:5000' in line
     assert not (tmp_path / 'out').exists()
 
@@ -156,7 +156,7 @@ def test_a_bad_tf_config_is_one_line_before_any_work(
 def test_a_batch_that_cannot_be_shared_out_is_one_line(patch_file, tmp_path):
     arguments = options(patch_file, tmp_path / 'out', '--strategy', 'mirrored')
     (status, error), = session(arguments, [tmp_path], LOGICAL_CPUS='5')
-    assert status == 2 and error.splitlines() == [
+    assert status == 2 and error.splitlines()[1:] == [
         'train.py: error: --batch_size 32 cannot be shared out among 5 replicas; '
         'choose a multiple of 5']
     assert not (tmp_path / 'out').exists()
