@@ -26,7 +26,7 @@ OF_AN_EARLIER = 'quality', 'grid_dy', 'grid_dx', 'encoder', 'encoder_setting'
 REGION = 'region_x', 'region_y', 'region_width', 'region_height'
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
-                  'turned', 'repeated', 'tone', *REGION)
+                  'turned', 'repeated', 'tone', *REGION, 'table_quality')
 OF_A_LATTICE = ('grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
                 *REGION)
 
@@ -46,8 +46,6 @@ class Report:
     warnings : list of str
     error : str, optional
         Why the pixels cannot be used, so that only the header was read.
-    table_quality : int, optional
-        Where the pixels show a quantization table that is not libjpeg's: the nearest quality.
     recovered, not_recovered : str
         What became of the JPEG file that was to be recovered.
     """
@@ -56,7 +54,6 @@ class Report:
     error: str | None = None
     details: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    table_quality: int | None = None
     recovered: str = ''
     not_recovered: str = ''
 
@@ -112,7 +109,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     table = estimate_table(image) if unread else None
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
     if table is not None and not table.standard:
-        report.table_quality = table.quality
+        row['table_quality'] = table.quality
     if predictor.automatic:
         report.conclusion = conclusion(prediction, header, earlier, table)
     else:
@@ -143,7 +140,8 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float) -> dic
         *(getattr(earlier, name) if found else None for name in OF_AN_EARLIER))))
     if (lattice := prediction.lattice) is not None:
         row |= {'network_quality': prediction.network_quality, 'refined': lattice.quality,
-                **{name: getattr(lattice, name) for name in REFINED_FIELDS[2:]}}
+                **{name: getattr(lattice, name) for name in REFINED_FIELDS[2:-1]},
+                'table_quality': None}
         if prediction.method != 'lattice':
             row |= dict.fromkeys(OF_A_LATTICE)
     return row

@@ -16,8 +16,12 @@ def kind(row: dict) -> str:
     row : dict
         By `report.FIELDS`; its values may be text, as in a CSV file.
     """
-    if row['method'] in ('lattice', 'none'):
-        return 'exact' if row['method'] == 'lattice' else 'cannot tell'
+    if row['method'] == 'lattice':
+        return 'exact'
+    if row.get('table_quality') not in (None, ''):  # of a table that is not libjpeg's
+        return 'estimated'
+    if row['method'] == 'none':
+        return 'cannot tell'
     compressed = row['compressed']  # nothing with the paper's median
     return 'never JPEG' if compressed not in (None, '') and float(compressed) < 0.5 else 'estimated'
 
@@ -33,6 +37,8 @@ def answer(row: dict) -> str:
         if row['refined'] in (None, ''):
             return f"the header's own table, exactly; nearest to quality {low}"
         return f'quality {span(low, high)}' + (', exact' if low == high else '')
+    if row.get('table_quality') not in (None, ''):
+        return f"a table that is not libjpeg's, nearest to quality {row['table_quality']}, estimated"
     interval = '' if low in (None, '') else f' ({span(low, high)})'
     return f'quality {float(row["quality"]):.1f}{interval}, estimated'
 

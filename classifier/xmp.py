@@ -49,8 +49,8 @@ def keywords(report: Report) -> list[str]:
     row = report.row
     if row['method'] == 'lattice' and row['refined'] is not None:
         found = [f'JPEG quality {span(row["quality_low"], row["quality_high"])}']
-    elif row['method'] == 'lattice' or report.table_quality is not None:
-        found = [f'JPEG quality near {report.table_quality or row["quality"]:.0f}']
+    elif row['method'] == 'lattice' or row.get('table_quality') is not None:
+        found = [f'JPEG quality near {row.get("table_quality") or row["quality"]:.0f}']
     elif row['method'] == 'none':
         found = ['JPEG quality unknown']
     elif row['verdict'] == 'no header' and row['compressed'] is not None and (

@@ -61,7 +61,7 @@ def test_keywords_say_no_more_than_the_row(row, expected):
 
 def test_a_table_that_is_not_libjpeg_s_goes_before_the_network_s_answer():
     for row in (ABOUT, ABOUT | {'compressed': 0.1}, ABOUT | {'method': 'none', 'quality': None}):
-        assert keywords(Report(row, table_quality=82)) == ['JPEG quality near 82']
+        assert keywords(Report(row | {'table_quality': 82})) == ['JPEG quality near 82']
 
 
 def test_the_sidecar_is_xmp_with_what_was_found():
