@@ -18,6 +18,7 @@ from classifier.images import read_image
 from classifier.predictor import Predictor
 from classifier.predictor import ASKED_FROM
 from classifier.report import look_at
+from classifier.summary import answer, kind
 from conftest import SAMPLES
 
 PHOTO = Image.open(SAMPLES / 'raccoon.png').convert('RGB')
@@ -191,6 +192,16 @@ def test_a_chosen_network_s_contradiction_names_what_the_pixels_look_like(tmp_pa
     said = re.fullmatch(r'header says quality 95, 4:4:4; contradiction: its pixels look like '
                         r'quality (\d+) to (\d+)', report.details[-1])
     assert 10 < int(said[1]) < int(said[2]) < 40
+
+
+def test_a_table_that_is_not_libjpeg_s_has_a_column_beside_no_lattice(told):
+    report = told(decoded(PHOTO, qtables=mozjpeg_tables(60), subsampling='4:4:4'), 'foreign.png')
+    row = report.row
+    assert row['refined'] is None and 45 <= row['table_quality'] <= 60  # the header's rule: 51
+    assert kind(row) == 'estimated' and f'nearest to quality {row["table_quality"]}' in answer(row)
+    assert f'nearest to quality {row["table_quality"]}' in report.conclusion
+    row = told(PHOTO, 'never.png').row
+    assert row['table_quality'] is None and row['refined'] is None
 
 
 # ---------------------------------------------------------------- in CSV and JSON
