@@ -17,7 +17,7 @@ import numpy as np
 
 from classifier.audit_page import Table, bars, document, paragraph, pictures, table
 from classifier.cli import printable
-from classifier.summary import answer, kind
+from classifier.summary import answer, kind, saved_before
 
 NEVER, HIDDEN, FILE, UNKNOWN = 'never JPEG', 'hidden JPEG', 'JPEG file', 'cannot tell'
 SORTS = (NEVER, HIDDEN, FILE, UNKNOWN)
@@ -68,18 +68,19 @@ class Audit:
         """Count the row of an image, by `report.FIELDS`; its values may be text."""
         sort = sort_of(row)
         names = [sort]
-        names += [RECOMPRESSED] if row['verdict'] == 'recompressed' else []
+        names += [RECOMPRESSED] if saved_before(row) else []
         edited = row['edited'] not in (None, '') and float(row['edited']) > 0.5
         names += [EDITED] if edited and sort in (HIDDEN, FILE) else []
         self._count(subfolder, names)
-        quality = row['header_quality'] if sort == FILE else row['quality']
+        seen = row.get('table_quality') or row['quality']
+        quality = row['header_quality'] if sort == FILE else seen
         if sort not in self.qualities or quality in (None, ''):
             return
         name = BINS[min(max(int(float(quality)) - 1, 0) // BIN, len(BINS) - 1)]
         self.qualities[sort][name] += 1
         self.quality_by_subfolder[subfolder][name] += 1
-        if row['quality'] not in (None, '') and kind(row) != NEVER:
-            bisect.insort(self.worst, (float(row['quality']), next(self._number), row))
+        if seen not in (None, '') and kind(row) != NEVER:
+            bisect.insort(self.worst, (float(seen), next(self._number), row))
             del self.worst[WORST:]
 
     def unread(self, subfolder: str) -> None:

@@ -190,7 +190,9 @@ def _remote(function):
     Being local, it is sent itself, not its name: workers need not know this repository.
     """
     root, name = str(ROOT), function.__name__
-    module = f'classifier.{Path(sys.modules[function.__module__].__file__).stem}'  # or __main__
+    module = function.__module__
+    if module == '__main__':
+        module = f'classifier.{Path(sys.modules[module].__file__).stem}'
 
     def work(items, *more):
         import importlib

@@ -2,6 +2,7 @@
 import argparse
 import contextlib
 import csv
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -70,10 +71,15 @@ def open_rows(args: argparse.Namespace, made: dict | None, fields: Sequence[str]
         in_path = args.paths[0] if len(args.paths) == 1 else args.paths
         made = {'in_path': in_path, 'recursive': args.recursive, **made,
                 'columns': ','.join(fields)}
+        if args.recover:
+            made |= {'recover': os.path.abspath(args.recover),
+                     'allow_difference': args.allow_difference}
         with csv_rows(args.csv, paths, fields, made, args.resume) as rows:
             patches, method = (fields.index(name) for name in ('patches', 'method'))
-            # Those of which only the header was read are tried again.
-            rows.drop(lambda row: row[method] == 'none' and not row[patches])
+            # Those of which only the header was read, or no JPEG came back, are tried again.
+            lost = fields.index('recovered_bytes') if args.recover else None
+            rows.drop(lambda row: row[method] == 'none' and not row[patches]
+                      or lost is not None and not row[lost])
             if rows.strangers:
                 complain(f'{args.csv}: {rows.strangers} rows are of images that are no longer '
                          'there; they are left out')

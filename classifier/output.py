@@ -38,7 +38,7 @@ class Output:
         self.args, self.fields = args, fields
         self.summary, self.chosen, self.failed, self.unrecovered = Summary(), 0, 0, 0
         self.audit = Audit() if args.report else None
-        self.meets = parse_condition(args.select, fields) if args.select else None
+        self.meets = None if args.select is None else parse_condition(args.select, fields)
         only = args.paths[0] if len(args.paths) == 1 else ''
         self.root = Path(only) if os.path.isdir(only) else None
 
@@ -77,7 +77,8 @@ class Output:
             complain(f'{path}: {report.not_recovered}')
         if self.meets and (report.error or not self.meets(report.row)):
             return False
-        recovered = [f'{self._name(path)}: {report.recovered}'] if report.recovered else []
+        recovered = ([f'{self._name(path)}: {printable(report.recovered)}'] if report.recovered
+                     else [])
         self._show(report.row, *self._lines(report, self._name(path)), *recovered)
         return True
 
@@ -130,7 +131,8 @@ class Output:
                       link=bool(args.link_to))
             except (InputError, OSError) as error:
                 self.failed += 1
-                complain(f'predict_cls.py: error: {path}: not copied: {error}')
+                reason = getattr(error, 'strerror', None) or error
+                complain(f'predict_cls.py: error: {path}: not copied: {reason}')
 
     def _thumbnail(self, path):
         """A small picture of an image as a data URI; None if it cannot be read any more."""

@@ -78,7 +78,10 @@ def sentence(picture: Picture) -> str:
         return f'{name}: {picture.found.error}; only its header was read'
     said = _STRUCTURE.sub(r'\1', _PROOF.sub('', picture.found.conclusion))
     said = _INTERVAL.sub(r', between \1 and \2', said)
-    this = f'This {_KINDS.get(Path(picture.name).suffix.lower(), "picture")}'
+    kind_of_file = _KINDS.get(Path(picture.name).suffix.lower(), 'picture')
+    if kind_of_file == 'JPEG' and picture.found.row.get('verdict') == 'no header':
+        kind_of_file = 'picture'  # by its name alone
+    this = f'This {kind_of_file}'
     if said.startswith(('was ', 'holds ')):
         said = f'{this} {said}'
     elif said.startswith('a JPEG whose '):
@@ -110,8 +113,10 @@ def facts(report: Report) -> list[Fact]:
                           'Whose quantization tables these are, on its own scale.',
                           'Many programs share their tables: it names a family, not one program.'))
     earlier = [part for part in report.conclusion.split('; ') if part.startswith('saved before')]
-    looked = row['verdict'] != 'not checked' and (
-        row['verdict'] != 'no header' or row['method'] == 'lattice')
+    looked = row['verdict'] not in ('not checked', 'no header') or (
+        row['verdict'] == 'no header' and row['method'] == 'lattice'
+        and row['quality_low'] == row['quality_high'] and row['tone'] is None
+        and row['repeated'] == 1 and row['region_x'] is None)
     value = 'none found' if looked else 'not looked for'
     found.append(Fact('Earlier save', ' '.join(earlier) or value,
                       'Traces that a coarser compression left in the pixels before the last one.',
@@ -125,7 +130,7 @@ def _of_pixels(row: dict) -> list[Fact]:
         'Exact blocks', 'none' if exact is None else f'{exact:,} of {row["tested_blocks"]:,}',
         'Compressed again in the same way, so many 8x8 blocks come out bit for bit as they are: '
         'a proof.',
-        'Pixels that were resized, filtered or recoloured have none; then the quality is '
+        'Pixels that were resized or filtered have none; then the quality is '
         'estimated.')]
     low, high, answer = row['quality_low'], row['quality_high'], kind(row)
     value = 'none' if low is None else span(low, high)
@@ -148,7 +153,8 @@ def _of_pixels(row: dict) -> list[Fact]:
         found.append(Fact(
             'Grid and chroma', f'({row["grid_dy"]}, {row["grid_dx"]}), {chroma}',
             'Where the first 8x8 block starts, in pixels from the top and the left, and how the '
-            'colours were subsampled. Other than (0, 0), the picture was cropped.',
+            'colours were subsampled. Other than (0, 0), the picture was cropped, or the JPEG is '
+            'a part of it.',
             'A crop by a multiple of 8 does not show.'))
     return found
 

@@ -102,7 +102,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
              '--resume goes with --csv FILE'),
             (args.json + is_stdout(args.csv) + args.print0 > 1,
              '--json, --print0 and --csv - all print; choose one'),
-            ((args.copy_to or args.link_to) and not args.select,
+            (args.select is not None and (args.recover or args.xmp),
+             '--select does not go with --recover and --xmp'),
+            ((args.copy_to or args.link_to) and args.select is None,
              '--copy_to and --link_to go with --select'),
             (args.allow_difference and not args.recover,
              '--allow_difference goes with --recover'),
@@ -126,7 +128,11 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     if args.recover:
         work = look_and_recover
         how = plan(args.recover, paths, output.root, args.allow_difference), *how
-    single = work(paths[0], *how, predictor) if args.single else None
+    single = None
+    if args.single:
+        searched = args.recover and not args.quiet  # which may take long
+        with Progress(1, 'image') if searched else contextlib.nullcontext():
+            single = work(paths[0], *how, predictor)
     if isinstance(single, InputError):
         output.error(paths[0], single)
         return 0 if args.ignore_errors else 2
@@ -139,7 +145,8 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
             output.known(row)
         results = [single] if single else run(
             work, (os.path.abspath(paths[i]) for i in todo), *how)
-        if not args.single and not args.quiet and not sys.stdout.isatty():  # else its lines do
+        shown = args.select is None and sys.stdout.isatty()  # a line for each
+        if not args.single and not args.quiet and not shown:
             progress = stack.enter_context(Progress(len(paths), 'images', done))
         for index, report in zip(todo, results):
             path, done = paths[index], done + 1
@@ -166,8 +173,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.single and (args.scheduler or args.resume):
         raise InputError(f'{args.paths[0]}: --scheduler and --resume are for several images')
-    if args.recover and not args.single and len(args.paths) > 1:
-        raise InputError(f'{args.recover}: --recover goes with one image or one folder')
     if args.map and not args.single:
         raise InputError(f'{args.paths[0]}: --map is for one image, not for a folder')
     if args.map and args.map.suffix.lower() != '.png' and not args.map.is_dir():
@@ -177,6 +182,12 @@ def main(argv: list[str] | None = None) -> int:
     paths = listed_paths(args.paths, args.recursive, None if args.quiet else complain)
     output = Output(args, FIELDS + REFINED_FIELDS * (args.refine or args.comp_type is None)
                     + RECOVERED_FIELDS * bool(args.recover))
+    if args.recover and not args.single and not output.root:
+        raise InputError(f'{args.recover}: --recover goes with one image or one folder')
+    written = [os.path.realpath(path) for path in (args.csv, args.map, args.report,
+                                                   args.recover if args.single else None) if path]
+    if len(set(written)) < len(written):
+        raise InputError(f'{written[0]}: named for two outputs; choose two files')
     output.locate(paths)
     for path in (args.csv, args.map, args.report):
         check_folder(path)

@@ -22,7 +22,6 @@ from classifier.early_stopping import rounds, stop_early
 from classifier.errors import InputError
 from classifier.forensics.earlier_save import find_earlier_save
 from classifier.forensics.header import JpegHeader, known_header
-from classifier.forensics.lattice import Lattice
 from classifier.forensics.recompression import find_earlier
 from classifier.forensics.search import find_lattice
 from classifier.forensics.tables import nearest_quality

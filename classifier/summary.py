@@ -26,6 +26,11 @@ def kind(row: dict) -> str:
     return 'never JPEG' if compressed not in (None, '') and float(compressed) < 0.5 else 'estimated'
 
 
+def saved_before(row: dict) -> bool:
+    """Whether an earlier compression was found under the last one, with a header or without."""
+    return row.get('earlier_quality') not in (None, '')
+
+
 def answer(row: dict) -> str:
     """What the pixels of an image say: 'quality 75, exact', 'quality 63 (46 to 81), estimated'."""
     found, low, high = kind(row), row['quality_low'], row['quality_high']
@@ -36,9 +41,11 @@ def answer(row: dict) -> str:
     if found == 'exact':
         if row['refined'] in (None, ''):
             return f"the header's own table, exactly; nearest to quality {low}"
-        return f'quality {span(low, high)}' + (', exact' if low == high else '')
+        part = '' if row.get('region_x') in (None, '') else ', in a part'
+        return f'quality {span(low, high)}' + (', exact' if low == high else '') + part
     if row.get('table_quality') not in (None, ''):
-        return f"a table that is not libjpeg's, nearest to quality {row['table_quality']}, estimated"
+        nearest = row['table_quality']
+        return f"a table that is not libjpeg's, nearest to quality {nearest}, estimated"
     interval = '' if low in (None, '') else f' ({span(low, high)})'
     return f'quality {float(row["quality"]):.1f}{interval}, estimated'
 
@@ -82,7 +89,7 @@ class Summary:
     def add(self, row: dict) -> None:
         """Count the row of an image that could be read."""
         self.kinds[kind(row)] += 1
-        self.recompressed += row['verdict'] == 'recompressed'
+        self.recompressed += saved_before(row)
 
     def __str__(self):
         number = self.kinds.total() + self.unread

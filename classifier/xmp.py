@@ -15,6 +15,7 @@ from classifier.conclusion import span
 from classifier.errors import InputError
 from classifier.files import whole_file
 from classifier.report import Report
+from classifier.summary import saved_before
 
 NAMESPACE = 'urn:q1net:jpeg-quality:1.0#'
 TOOL = 'Q1Net'  # in a sidecar's x:xmptk; every other program puts its own name there
@@ -42,13 +43,15 @@ def keywords(report: Report) -> list[str]:
     Returns
     -------
     list of str
-        First the quality: 'JPEG quality 75' if it is exact, 'JPEG quality near 82' of a table that
-        is not libjpeg's, 'JPEG quality about 66', 'no sign of JPEG' or 'JPEG quality unknown';
-        then 'recompressed' or 'JPEG header contradicted', where the verdict says so.
+        First the quality: 'JPEG quality 75' if it is exact ('... in a part' of the image), 'JPEG
+        quality near 82' of a table that is not libjpeg's, 'JPEG quality about 66', 'no sign of
+        JPEG' or 'JPEG quality unknown'; then 'recompressed' where an earlier save was found, and
+        'JPEG header contradicted'.
     """
     row = report.row
     if row['method'] == 'lattice' and row['refined'] is not None:
-        found = [f'JPEG quality {span(row["quality_low"], row["quality_high"])}']
+        part = '' if row.get('region_x') is None else ' in a part'
+        found = [f'JPEG quality {span(row["quality_low"], row["quality_high"])}{part}']
     elif row['method'] == 'lattice' or row.get('table_quality') is not None:
         found = [f'JPEG quality near {row.get("table_quality") or row["quality"]:.0f}']
     elif row['method'] == 'none':
@@ -58,8 +61,9 @@ def keywords(report: Report) -> list[str]:
         found = ['no sign of JPEG']
     else:
         found = [f'JPEG quality about {row["quality"]:.0f}']
-    return found + {'recompressed': ['recompressed'],
-                    'contradiction': ['JPEG header contradicted']}.get(row['verdict'], [])
+    if saved_before(row):
+        found.append('recompressed')
+    return found + ['JPEG header contradicted'] * (row['verdict'] == 'contradiction')
 
 
 def sidecar(report: Report) -> bytes:

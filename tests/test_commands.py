@@ -145,6 +145,11 @@ def test_a_module_runs_as_a_script():
     assert result.stdout.endswith('no sign of JPEG compression\n') and result.stderr == ''
 
 
+def heeds_ctrl_c():
+    """In the child: what runs in the background of a shell ignores Ctrl-C, and passes that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize('script, module', [
     *itertools.product(SCRIPTS, ['pathlib', 'argparse', 'unicodedata']),
     ('predict_cls', 'ai_edge_litert')])
@@ -153,7 +158,7 @@ def test_ctrl_c_is_no_traceback_from_the_first_import_on(script, module, tmp_pat
     (tmp_path / f'{module}.py').write_text('import _signal\n_signal.raise_signal(_signal.SIGINT)\n')
     result = subprocess.run([sys.executable, CLASSIFIER / f'{script}.py', PRISTINE[0]],
                             env=os.environ | {'PYTHONPATH': str(tmp_path)}, capture_output=True,
-                            text=True, stdin=subprocess.DEVNULL)
+                            text=True, stdin=subprocess.DEVNULL, preexec_fn=heeds_ctrl_c)
     assert 'Traceback' not in result.stderr
     assert result.returncode in (130, -signal.SIGINT), result.stderr
 
@@ -166,7 +171,7 @@ def test_a_program_that_imports_the_package_keeps_its_own_ctrl_c(tmp_path):
     for command in (['-m', 'mine'], ['-c', 'import mine.__main__']):
         result = subprocess.run([sys.executable, *command], cwd=tmp_path, text=True,
                                 env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
-                                capture_output=True)
+                                capture_output=True, preexec_fn=heeds_ctrl_c)
         assert result.stdout == 'True\n', result.stderr
 
 

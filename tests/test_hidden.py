@@ -121,6 +121,17 @@ def test_a_shift_of_brightness_is_not_called_a_negative(photo, shift):
         assert found.quality == quality and found.tone in (None, 'brighter or darker')
 
 
+@pytest.mark.parametrize('quality', [60, 75, 96])
+def test_nothing_is_said_of_tones_that_were_not_changed(photo, quality):
+    """Text of one colour, the darkest there is, piles up as clipped pixels do."""
+    soft = cv2.convertScaleAbs(photo, alpha=0.6, beta=60)
+    cv2.putText(soft, 'all of one colour', (10, 60), 0, 1.0, (12, 12, 12), 2)
+    gray = cv2.cvtColor(cv2.cvtColor(pillow_jpeg(photo, quality), cv2.COLOR_BGR2GRAY),
+                        cv2.COLOR_GRAY2BGR)
+    for image in (pillow_jpeg(soft, quality), gray):
+        assert find_lattice(image).tone is None
+
+
 def test_levels_come_back_but_for_a_shift(photo):
     levels = np.clip(np.rint(1.3 * (np.arange(256.0) - 40)), 0, 255).astype(np.uint8)
     undone, tone = undo_tones(levels[photo])

@@ -145,3 +145,48 @@ def test_a_reduced_basis_spans_the_same_lattice_with_shorter_steps():
     assert np.allclose(rows, made_of @ basis)
     assert round(abs(np.linalg.det(made_of))) == 1
     assert np.linalg.norm(rows, axis=1).max() < np.linalg.norm(basis, axis=1).min()
+
+
+def test_each_image_gets_a_file_of_its_own(hidden, tmp_path, capsys):
+    """`a.png` beside `a.tif` becomes `a.png.jpg`, as `a.png.png` would."""
+    folder = tmp_path / 'scans'
+    folder.mkdir()
+    for name in ('a.png', 'a.tif', 'a.png.png'):
+        Image.open(hidden).save(folder / name)
+    assert predict_cls.main([str(folder), '--recover', str(tmp_path / 'out')]) == 0
+    found = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert found == {'a.png.jpg', 'a.tif.jpg', 'a.png.png.jpg'}
+
+
+def test_a_turned_tiff_is_not_turned_again(hidden, tmp_path):
+    path = tmp_path / 'turned.tif'
+    with Image.open(hidden) as image:
+        exif = image.getexif()
+        exif[274] = 3  # orientation: upside down
+        image.rotate(180).save(path, exif=exif)
+    assert not recover_file(path, tmp_path / 'turned.jpg').failed
+    with Image.open(tmp_path / 'turned.jpg') as found, Image.open(path) as source:
+        assert found.getexif().get(274, 1) == 1
+        assert (from_pillow(found) == from_pillow(source)).all()
+
+
+def test_bmp_files_of_any_width_are_recovered(photo, tmp_path):
+    path = tmp_path / 'wide.bmp'
+    cv2.imwrite(str(path), pixels(jpeg(cv2.resize(photo, (720, 48)), 60, '4:4:4')))
+    assert not recover_file(path, tmp_path / 'wide.jpg').failed
+
+
+def test_what_was_said_of_the_pixels_is_the_reason_of_a_refusal(photo, tmp_path, capsys):
+    coded = pixels(jpeg(photo, 75, '4:4:4'))
+    more = np.clip(np.rint(1.2 * (coded.astype(float) - 128) + 128), 0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), more)
+    assert predict_cls.main([str(tmp_path / 'a.png'), '--recover', str(tmp_path / 'a.jpg')]) == 2
+    printed = capsys.readouterr()
+    assert 'then its contrast was raised' in printed.out
+    assert 'its tones were changed' in printed.err
+
+
+def test_a_list_of_images_is_refused_in_one_line(hidden, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(f'{hidden}\n'.encode())))
+    assert predict_cls.main(['-', '--recover', str(tmp_path / 'out')]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith('one image or one folder')

@@ -109,7 +109,7 @@ class Lattice:
     region_y: int | None = None
     region_width: int | None = None
     region_height: int | None = None
-    tone: str | None = None  # how tones were changed since, which was undone first: 'inverted'
+    tone: str | None = None  # how tones were changed since, as tone.py names it; None: not seen
     any_table: float = 0.0   # nats of the best AC steps, one by one: a lattice, whoever's table
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 
 from classifier.forensics.inside import find_inside
 from classifier.forensics.lattice import Lattice, find_quality
-from classifier.forensics.tone import INVERTED, SHIFTED, find_toned, is_inverted
+from classifier.forensics.tone import INVERTED, SHIFTED, find_toned, is_inverted, shows_shift
 
 
 def find_lattice(image: np.ndarray, guess: float | None = None,
@@ -39,4 +39,6 @@ def find_lattice(image: np.ndarray, guess: float | None = None,
         return (not found.qualities and (find_toned(image) or find_inside(image))) or found
     if is_inverted(image, found):
         return replace(found, tone=INVERTED)
-    return replace(found, tone=SHIFTED) if found.lifted else found
+    if found.lifted and shows_shift(found):
+        return replace(found, tone=SHIFTED)
+    return found

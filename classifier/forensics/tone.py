@@ -56,7 +56,8 @@ def find_toned(image: np.ndarray) -> Lattice | None:
     Returns
     -------
     Lattice or None
-        With `quality` and `tone`, one of 'brighter or darker', 'contrast' and 'curve'.
+        With `quality` and `tone`, one of 'brighter or darker', 'contrast' and 'curve', or None
+        where DC cannot tell a shift.
     """
     undone = undo_tones(image)
     if undone is None:
@@ -69,6 +70,8 @@ def find_toned(image: np.ndarray) -> Lattice | None:
     table[0] = 1 if found.lifted else table[0]
     if found.exact_blocks < NEARLY_ALL * rounded_right(table) * found.tested_blocks:
         return None
+    if tone == SHIFTED and not (found.lifted and shows_shift(found)):
+        tone = None  # as text of one colour, the darkest or the lightest, piles up, too
     return replace(found, tone=tone)
 
 
@@ -147,12 +150,18 @@ def _steep_part(counts, gaps, low, high):
     return best[1:]
 
 
+def shows_shift(found: Lattice) -> bool:
+    """Whether a shift of all levels by 1, as a negative has, moves DC off its lattice."""
+    return BLOCK % int(standard_tables()[found.quality - 1][0]) != 0
+
+
 def is_inverted(image: np.ndarray, found: Lattice) -> bool:
     """Whether the picture is surely the negative of a JPEG's, of which `found` is the lattice.
 
     Each way, levels are shifted so that DC fits best, too; the right way has more exact blocks.
     """
-    if found.repeated > 1 or found.exact_blocks == found.tested_blocks and not found.lifted:
+    if found.repeated > 1 or not found.lifted and (
+            shows_shift(found) or found.exact_blocks == found.tested_blocks):
         return False
     table = standard_tables()[found.quality - 1]
     table = table[TURNED] if found.turned else table

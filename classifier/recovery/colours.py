@@ -17,7 +17,6 @@ HALF, BITS = 1 << 15, 16
 RED, BLUE, GREEN_CB, GREEN_CR = 91881, 116130, -22554, -46802  # 1.402 and so on, times 2**16
 # BGR from Y, Cb and Cr less 128, in real numbers, and back.
 TO_BGR = np.array([[1, 1.772, 0], [1, -0.344136, -0.714136], [1, 0, 1.402]], np.float32)
-FROM_BGR = np.linalg.inv(TO_BGR).astype(np.float32)
 
 
 class Bounds(NamedTuple):

@@ -51,8 +51,8 @@ def plan(out: Path, paths: list[Path], root: Path | None, allow_difference: bool
         raise InputError(f'{out}: is a file; for the images of a folder, name a folder')
     below = [path.relative_to(root) for path in paths]
     stems = [path.with_suffix('') for path in below]
-    number = Counter(stems)
-    names = [f'{path}.jpg' if number[stem] > 1 else f'{stem}.jpg'  # a.png beside a.tif
+    number, whole = Counter(stems), set(below)
+    names = [f'{path}.jpg' if number[stem] > 1 or stem in whole else f'{stem}.jpg'  # a.png, a.tif
              for path, stem in zip(below, stems)]
     return Recovery({os.path.abspath(path): os.path.abspath(out / name)
                      for path, name in zip(paths, names)}, allow_difference)
@@ -66,6 +66,8 @@ def look_and_recover(path: str | os.PathLike, recovery: Recovery, network: tuple
     if isinstance(report, InputError):
         return report
     report.row |= dict.fromkeys(FIELDS)
+    if report.error:
+        return report
     try:
         outcome = recover_file(Path(path), Path(recovery.targets[os.path.abspath(path)]),
                                recovery.allow_difference, max_pixels)

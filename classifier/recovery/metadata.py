@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from classifier.environment import quiet
 from classifier.errors import InputError
 
 EXIF, XMP, ICC = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0', b'ICC_PROFILE\0'
@@ -34,6 +35,9 @@ def segments(path: Path) -> tuple[list[tuple[int, bytes]], list[str]]:
     """
     with Image.open(path) as image:
         _refuse_what_jpeg_cannot_hold(image)
+        with quiet():
+            # Of a PNG, what follows the pixels; TIFF is turned as its orientation says, which goes.
+            image.load()
         exif = _exif(image)
         xmp = image.info.get('xmp') or image.info.get('XML:com.adobe.xmp') or b''
         profile = image.info.get('icc_profile') or b''
@@ -69,7 +73,9 @@ def _refuse_what_jpeg_cannot_hold(image):
         raise InputError('is a JPEG file itself; name an image of decoded pixels, such as a PNG')
     if getattr(image, 'n_frames', 1) > 1:
         raise InputError('holds several images, and a JPEG file one; save the one you mean')
-    deep = any('16' in str(tile[3]) for tile in image.tile)
+    modes = (tile.args if isinstance(tile.args, str) else str(tile.args and tile.args[0])
+             for tile in image.tile)
+    deep = any('16' in mode for mode in modes)
     if deep or image.mode not in ('L', 'LA', 'P', 'RGB', 'RGBA'):
         raise InputError('its pixels are not gray or colour of 8 bits, as those of JPEG are')
     if image.mode in ('LA', 'RGBA') or 'transparency' in image.info:

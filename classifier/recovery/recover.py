@@ -3,7 +3,7 @@
     said = recover_file(Path('photo.png'), Path('photo.jpg'))
     print(said.text)      # recovered photo.jpg, every pixel identical, 38,214 bytes in place of ...
 
-Grid, tables and subsampling are those that forensics/lattice.py finds; where it leaves several,
+Grid, tables and subsampling are those that forensics/search.py finds; where it leaves several,
 they are tried in turn. A file is called identical when the pixels that Pillow and OpenCV decode
 from its very bytes are, all of them, those of the image.
 """
@@ -16,7 +16,8 @@ import numpy as np
 from classifier.errors import InputError
 from classifier.files import whole_file
 from classifier.forensics.blocks import BLOCK
-from classifier.forensics.lattice import Lattice, find_quality
+from classifier.forensics.lattice import Lattice
+from classifier.forensics.search import find_lattice
 from classifier.forensics.tables import standard_tables
 from classifier.images import MAX_JPEG_SIDE, MAX_PIXELS, read_image
 from classifier.recovery.check import Difference, compare
@@ -81,12 +82,14 @@ def recover(image: np.ndarray, metadata: list[tuple[int, bytes]] = ()) -> Recove
 
 def _found(image):
     """The `Lattice` of an image; InputError for one that tells no file."""
-    found = find_quality(image)
+    found = find_lattice(image)
     if not found.qualities:
         raise InputError('no quantization lattice is left in its pixels: they were changed after '
                          'decoding, come from an encoder with tables of its own, or never were a '
                          "JPEG's")
     for wrong, reason in (
+            (found.region_x is not None, 'only a part of it was a JPEG; cut that part out first'),
+            (found.tone, 'its tones were changed after decoding'),
             (found.quality is None, 'its pixels leave too many qualities possible'),
             (found.repeated > 1, 'each pixel is repeated: it was enlarged; reduce it first'),
             (found.lifted, 'its brightness was changed after decoding'),
@@ -176,5 +179,8 @@ def _write(out, data):
         if out.is_file() and out.read_bytes() == data:
             return
         raise InputError(f'{out} is there and is another file; remove it or choose another name')
-    with whole_file(out, 'wb') as file:
-        file.write(data)
+    try:
+        with whole_file(out, 'wb') as file:
+            file.write(data)
+    except OSError as error:
+        raise InputError(f'{out}: cannot be written ({error.strerror})') from None

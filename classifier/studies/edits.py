@@ -123,7 +123,7 @@ def _cases(image, index):
 
 
 def edited(args: argparse.Namespace, paths: list[Path]) -> dict:
-    """how often --refine abstains on images edited after compression, or never compressed"""
+    """how often the lattice abstains on images edited after compression, or never compressed"""
     found = every_photo(_cases, paths)
     results = {'images': len(paths)}
     for size in SIDES:
