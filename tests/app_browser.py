@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from conftest import CLASSIFIER
+from conftest import CLASSIFIER, heeds_ctrl_c
 
 # Runs a script that must not look for, or connect to, another machine.
 SEALED = """
@@ -46,7 +46,7 @@ def served(folder):
     process = subprocess.Popen([sys.executable, '-c', SEALED, CLASSIFIER / 'app.py',
                                 '--no_browser', '--port', str(port)],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {'TMPDIR': str(folder)})
+                               env=os.environ | {'TMPDIR': str(folder)}, preexec_fn=heeds_ctrl_c)
     try:
         line = process.stdout.readline()
         assert f':{port} ' in line, line + process.stderr.read()

@@ -4,6 +4,7 @@
 kills at random moments, fuzzing, exports of every kind, distribution, the baseline's training.
 """
 import gc
+import signal
 import sys
 from pathlib import Path
 
@@ -74,3 +75,8 @@ def patch_file(photo_folder, tmp_path_factory):
                           '--hdf5_name', 'patches.h5', '--comp_type', 'jpeg_paper',
                           '--out_path', str(folder)]) == 0
     return folder / 'patches.h5'
+
+
+def heeds_ctrl_c():
+    """In the child: what runs in the background of a shell ignores Ctrl-C, and passes that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

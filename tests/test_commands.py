@@ -14,7 +14,7 @@ import pytest
 
 from classifier import (__version__, cli, evaluate_cls, files, gen_data, predict_cls, to_tflite,
                         train)
-from conftest import CLASSIFIER, PRISTINE, REPOSITORY
+from conftest import CLASSIFIER, PRISTINE, REPOSITORY, heeds_ctrl_c
 
 SCRIPTS = ['gen_data', 'train', 'predict_cls', 'evaluate_cls', 'to_tflite']
 PAPER = ['--comp_type', 'jpeg_paper']
@@ -143,11 +143,6 @@ def test_a_module_runs_as_a_script():
     result = typed('-m', 'classifier.predict_cls', PRISTINE[0])
     assert result.returncode == 0
     assert result.stdout.endswith('no sign of JPEG compression\n') and result.stderr == ''
-
-
-def heeds_ctrl_c():
-    """In the child: what runs in the background of a shell ignores Ctrl-C, and passes that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize('script, module', [
