@@ -2,12 +2,11 @@
 import errno
 import filecmp
 import os
-import secrets
 import shutil
 from pathlib import Path
 
 from classifier.errors import InputError
-from classifier.files import naming
+from classifier.files import naming, part_of
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -50,7 +49,7 @@ def _copy(source, target):
     """Copy a file with its times, under a name of its own until it is whole."""
     if os.path.lexists(target):
         raise FileExistsError
-    part = target.with_name(f'{target.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.part')
+    part = part_of(target)
     try:
         with naming(target):
             shutil.copyfile(source, part)

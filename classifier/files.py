@@ -61,6 +61,11 @@ def put_in_place(part: str | os.PathLike, path: str | os.PathLike) -> None:
     sync_folder(Path(path).parent)
 
 
+def part_of(path: Path) -> Path:
+    """A temporary name of this writer's own beside a file, while it is not whole."""
+    return path.with_name(f'{path.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.part')
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Iterator[IO]:
     """Open a file for writing that gets its name only once it is complete.
@@ -89,7 +94,7 @@ def whole_file(path: str | os.PathLike, mode: str = 'w', **kwargs: Any) -> Itera
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.part')
+    part = part_of(path)
     raw = _NamedFile(part, path)
     try:
         file = io.BufferedWriter(raw)

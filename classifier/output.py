@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 
-from classifier.audit import Audit, page
 from classifier.chosen_files import place
 from classifier.cli import complain, printable
 from classifier.errors import InputError
@@ -18,7 +17,6 @@ from classifier.images import read_image
 from classifier.report import Report
 from classifier.row_filter import parse_condition
 from classifier.summary import Summary, answer, from_text, rounded
-from classifier.xmp import write_sidecar
 
 THUMBNAIL = 192  # px, its longer side
 
@@ -37,7 +35,10 @@ class Output:
     def __init__(self, args: argparse.Namespace, fields: Sequence[str]):
         self.args, self.fields = args, fields
         self.summary, self.chosen, self.failed, self.unrecovered = Summary(), 0, 0, 0
-        self.audit = Audit() if args.report else None
+        self.audit = None
+        if args.report:
+            from classifier.audit import Audit
+            self.audit = Audit()
         self.meets = None if args.select is None else parse_condition(args.select, fields)
         only = args.paths[0] if len(args.paths) == 1 else ''
         self.root = Path(only) if os.path.isdir(only) else None
@@ -69,9 +70,8 @@ class Output:
             self.error(path, f'{report.error}; only its header was read')
         else:
             self._add(report.row)
-            if self.args.xmp and (refused := write_sidecar(path, report)):
-                self.failed += 1
-                complain(f'predict_cls.py: error: {refused}')
+            if self.args.xmp:
+                self._write_sidecar(path, report)
         if report.not_recovered:
             self.unrecovered += 1
             complain(f'{path}: {report.not_recovered}')
@@ -85,6 +85,7 @@ class Output:
     def end(self) -> None:
         """Print the counts and write the page."""
         if self.audit:
+            from classifier.audit import page
             title = os.path.basename(self.base) or self.base
             with whole_file(self.args.report, encoding='utf-8') as file:
                 file.write(page(self.audit, title, self._thumbnail))
@@ -97,6 +98,12 @@ class Output:
         self.summary.add(row)
         if self.audit:
             self.audit.add(self._subfolder(row['path']), row)
+
+    def _write_sidecar(self, path, report):
+        from classifier.xmp import write_sidecar
+        if refused := write_sidecar(path, report):
+            self.failed += 1
+            complain(f'predict_cls.py: error: {refused}')
 
     def _subfolder(self, path):
         return os.path.relpath(os.path.dirname(os.path.abspath(path)), self.base)

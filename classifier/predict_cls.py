@@ -38,9 +38,7 @@ from classifier.output import Output
 from classifier.path_list import is_single, listed_paths
 from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
-from classifier.recovery.command import look_and_recover, plan
-from classifier.recovery.recover import FIELDS as RECOVERED_FIELDS
-from classifier.report import FIELDS, REFINED_FIELDS, look_at
+from classifier.report import FIELDS, RECOVERED_FIELDS, REFINED_FIELDS, look_at
 from classifier.summary import as_text
 
 GROUP = 8  # images in one task of a cluster: some 0.3 s, so that its scheduler keeps up
@@ -126,6 +124,7 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
         network = network_of(args, predictor, made)
     work, how = look_at, (network, args.refine, args.max_pixels)
     if args.recover:
+        from classifier.recovery.command import look_and_recover, plan
         work = look_and_recover
         how = plan(args.recover, paths, output.root, args.allow_difference), *how
     single = None

@@ -27,6 +27,7 @@ REGION = 'region_x', 'region_y', 'region_width', 'region_height'
 REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
                   'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
                   'turned', 'repeated', 'tone', *REGION, 'table_quality')
+RECOVERED_FIELDS = 'recovered', 'recovered_bytes'   # where the JPEG file was to be recovered
 OF_A_LATTICE = ('grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
                 *REGION)
 

@@ -73,7 +73,7 @@ def coded_damage(path: str | PathLike) -> list[str]:
         if marker == _SOS:
             scans += 1
             numbers, ends, position = _restarts(data, position)
-            damage += _restart_damage(numbers, interval, scan_markers(io.BytesIO(data)), segment)
+            damage += _restart_damage(numbers, interval, data, segment)
     if scans == 1 and (extra := _extraneous(data, position)):
         damage.append(f'at least {extra:,} extraneous bytes before the end marker')
     if scans == 1 and ends and _too_short(data, ends):
@@ -94,13 +94,13 @@ def _restarts(data, position):
     return numbers, ends, len(data)
 
 
-def _restart_damage(numbers, interval, markers, scan):
+def _restart_damage(numbers, interval, data, scan):
     """What is wrong with the restart markers of a scan of `interval` MCUs between two."""
     if not interval:
         return ['restart markers that were not announced'] * bool(numbers)
     if numbers != [i % 8 for i in range(len(numbers))]:
         return ['restart markers out of order']
-    units = _units(markers, scan)
+    units = _units(scan_markers(io.BytesIO(data)), scan)
     expected = units and -(-units // interval) - 1
     if units and len(numbers) != expected:
         return [f'{len(numbers):,} restart markers in place of {expected:,}']

@@ -24,7 +24,8 @@ import numpy as np
 
 from classifier.forensics.blocks import DCT2
 from classifier.forensics.inverse_dct import inverse_dct
-from classifier.recovery.lattice_points import nearest_plane, reduced
+from classifier.recovery.colours import before_rounding
+from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
 
 ROUNDS, BETA = 300, 0.9   # of the iterations, and how far they go
 CHECKED_EVERY = 5
@@ -79,16 +80,10 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     return levels, exact
 
 
-def _real_bounds(low, high):
-    """Between which the inverse DCT, less 128, is before it is rounded and clipped."""
-    return (np.where(low > 0, low - np.float32(128 + HALF), -np.inf).astype(np.float32),
-            np.where(high < 255, high - np.float32(128 - HALF), np.inf).astype(np.float32))
-
-
 def _iterate(low, high, guess, levels, table):
     """Douglas-Rachford: levels, and which blocks are exact."""
     steps, levels = table.astype(np.float32), levels.copy()
-    least, most = _real_bounds(low, high)
+    least, most = before_rounding(low, high, HALF)
     left, z, exact = np.arange(len(low)), guess @ DCT2.T, np.zeros(len(low), bool)
     for turn in range(ROUNDS):
         if turn % CHECKED_EVERY == 0:
@@ -113,7 +108,7 @@ def _iterate(low, high, guess, levels, table):
 def _change(low, high, guess, levels, table):
     """Changes of one or two coefficients by a step: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(low), bool)
-    least, most = _real_bounds(low, high)
+    least, most = before_rounding(low, high, HALF)
     moves = np.concatenate([table[:, None] * DCT2, -table[:, None] * DCT2]).astype(np.float32)
     for block in range(len(low)):
         now = levels[block]
@@ -138,7 +133,7 @@ def _nearest(low, high, guess, levels, table):
     kinds = (low == 0).astype(np.int8) + (high == 255)
     masks, which = np.unique(kinds, axis=0, return_inverse=True)
     which, basis = which.ravel(), table[:, None] * DCT2.astype(np.float64)
-    least, most = _real_bounds(low, high)
+    least, most = before_rounding(low, high, HALF)
     for mask in np.argsort(-np.bincount(which)):
         for weights in WEIGHTS if masks[mask].any() else WEIGHTS[:1]:
             at = np.flatnonzero((which == mask) & ~exact)
@@ -149,8 +144,7 @@ def _nearest(low, high, guess, levels, table):
             basis_there = reduced(basis * weights)
             aims = guess[at].copy()
             for _ in range(ATTEMPTS):
-                targets = np.repeat(aims[None], DITHERS, axis=0)
-                targets[1:] += rng.uniform(-DITHER, DITHER, targets[1:].shape)
+                targets = dithered(aims, DITHERS, DITHER, rng)
                 near = nearest_plane(*basis_there, targets.reshape(-1, 64) * weights)
                 near = near.reshape(DITHERS, len(at), 64)
                 good = is_exact(near.reshape(-1, 64), table, np.tile(low[at], (DITHERS, 1)),

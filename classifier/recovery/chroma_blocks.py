@@ -79,6 +79,17 @@ class ChromaBlocks:
         return _cut(plane, BLOCK * self.row[blocks, None] + np.arange(PATCH),
                     BLOCK * self.column[blocks, None] + np.arange(PATCH))
 
+    def surroundings(self, levels: np.ndarray, blocks: np.ndarray,
+                     weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples of blocks, less 128, (n, 64); what others give to their pixels, (n, m)."""
+        patch = self.patches(levels, blocks)
+        return patch[:, OWN], np.where(OWN, 0, patch) @ weights.T
+
+    def samples(self, levels: np.ndarray) -> np.ndarray:
+        """What levels (k, n, 64) decode to, less 128: float32 of that shape."""
+        samples = inverse_dct((levels * self.table).reshape(-1, BLOCK * BLOCK))
+        return samples.reshape(levels.shape).astype(np.float32) - 128
+
     def pixels(self, plane: np.ndarray, blocks: np.ndarray, outside: int) -> np.ndarray:
         """The pixels of patches, (n, m) of a plane (h, w), with a value outside of it."""
         size = [count * unit + 2 for count, unit in zip(self.layout.blocks, self.unit)]

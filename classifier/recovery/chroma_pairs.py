@@ -14,8 +14,8 @@ import numpy as np
 from classifier.forensics.blocks import BLOCK
 from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.block_search import find_levels
-from classifier.recovery.chroma_blocks import OWN, ChromaBlocks
-from classifier.recovery.colours import Bounds, differences, luma_bounds
+from classifier.recovery.chroma_blocks import ChromaBlocks
+from classifier.recovery.colours import Bounds, chroma_shifts, luma_bounds, luma_limits
 from classifier.recovery.layout import Layout
 from classifier.recovery.upsampling import upsampled
 
@@ -29,8 +29,7 @@ DC_MOVES = (2 * SHIFT + 1) ** 2
 
 def _moves(table):
     """Changes of Cb's and Cr's levels: (k, 2, 64) int32, the first one none."""
-    shifts = np.mgrid[-SHIFT:SHIFT + 1, -SHIFT:SHIFT + 1].reshape(2, -1).T
-    shifts = shifts[np.abs(shifts).sum(axis=1).argsort(kind='stable')]
+    shifts = chroma_shifts(SHIFT)
     moves = np.zeros((len(shifts) + 4 * CHANGED, 2, BLOCK * BLOCK), np.int32)
     moves[:len(shifts), :, 0] = shifts
     ac = 1 + np.argsort(table[1:], kind='stable')[:CHANGED]
@@ -130,8 +129,8 @@ class ChromaPairs:
             bounds = luma_bounds(image, *planes)
             bounds = layout.bounds(Bounds(np.where(visible, bounds.low, 0),
                                           np.where(visible, bounds.high, 255), bounds.guess))
-            here = whole[:len(bounds.low)] if len(whole) == len(bounds.low) else None
-            low, high, guess = bounds if here is None else (part[here] for part in bounds)
+            here = whole if len(whole) == len(bounds.low) else slice(None)
+            low, high, guess = (part[here] for part in bounds)
             possible = (low <= high).all(axis=1)
             _, exact = find_levels(low[possible], high[possible], guess[possible], luma_table,
                                    effort=False)
@@ -145,17 +144,10 @@ class ChromaPairs:
         """
         tried, planes = [], []
         for plane, moves in zip(levels, self.moves.transpose(1, 0, 2)):
-            patch = self.blocks.patches(plane, blocks)
-            around = np.where(OWN, 0, patch) @ weights.T
+            _, around = self.blocks.surroundings(plane, blocks, weights)
             tried.append(plane[blocks] + moves[:, None])
-            samples = inverse_dct((tried[-1] * self.blocks.table).reshape(-1, BLOCK * BLOCK))
-            samples = samples.reshape(tried[-1].shape).astype(np.float32) - 128
+            samples = self.blocks.samples(tried[-1])
             planes.append(self.blocks.upsampled(samples, around, weights) + 128)
         visible = self.blocks.pixels(self.visible, blocks, False)
-        low = np.zeros(planes[0].shape, np.int32)
-        high = np.full(planes[0].shape, 255, np.int32)
-        for channel, more in enumerate(differences(*planes)):
-            value = self.blocks.pixels(self.image[..., channel], blocks, 0).astype(np.int32)
-            np.maximum(low, np.where(visible & (value > 0), value - more, 0), out=low)
-            np.minimum(high, np.where(visible & (value < 255), value - more, 255), out=high)
-        return tried, low, high
+        channels = [self.blocks.pixels(self.image[..., channel], blocks, 0) for channel in range(3)]
+        return tried, *luma_limits(channels, *planes, visible)

@@ -14,10 +14,9 @@ Sources: those of block_search.py and upsampling.py.
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, DCT2
-from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.chroma_blocks import OWN, ChromaBlocks
-from classifier.recovery.colours import Bounds
-from classifier.recovery.lattice_points import nearest_plane, reduced
+from classifier.recovery.colours import Bounds, before_rounding
+from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
 from classifier.recovery.layout import Layout, to_blocks
 from classifier.recovery.upsampling import downsampled, gathered, upsampled
 
@@ -123,15 +122,8 @@ class _Search(ChromaBlocks):
 
     def _surroundings(self, levels, blocks, weights):
         """Samples of blocks, less 128; what those around give; bounds of the pixels."""
-        patch = self.patches(levels, blocks)
-        around = np.where(OWN, 0, patch) @ weights.T
-        return (patch[:, OWN], around, self.pixels(self.low, blocks, 0),
+        return (*self.surroundings(levels, blocks, weights), self.pixels(self.low, blocks, 0),
                 self.pixels(self.high, blocks, 255))
-
-    def _limits(self, low, high):
-        """Bounds before rounding."""
-        return (np.where(low > 0, low - np.float32(128 + SLACK), -np.inf).astype(np.float32),
-                np.where(high < 255, high - np.float32(128 - SLACK), np.inf).astype(np.float32))
 
     def _off_of(self, samples, around, weights, low, high):
         """How many pixels of patches are out of bounds, with these samples (k, n, 64), less 128."""
@@ -148,16 +140,14 @@ class _Search(ChromaBlocks):
                 at = slice(part, part + MOST_CHANGED)
                 tried = np.repeat(levels[group[at]][None], 2 * CHANGED + 1, axis=0)
                 tried[np.arange(2 * CHANGED), :, np.tile(coefficients, 2)] += signs[:, None]
-                samples = inverse_dct((tried * self.table).reshape(-1, BLOCK * BLOCK))
-                samples = samples.reshape(tried.shape).astype(np.float32) - 128
-                off = self._off_of(samples, around[at], weights, low[at], high[at])
+                off = self._off_of(self.samples(tried), around[at], weights, low[at], high[at])
                 levels[group[at]] = tried[off.argmin(axis=0), np.arange(off.shape[1])]
 
     def iterate(self, levels, blocks):
         """Douglas-Rachford; the levels of these blocks are replaced by the best that were seen."""
         for group, weights in self.groups(blocks):
             samples, around, low, high = self._surroundings(levels, group, weights)
-            least, most = (limit - around for limit in self._limits(low, high))
+            least, most = (limit - around for limit in before_rounding(low, high, SLACK))
             of_block = weights[:, OWN]
             z, fewest = samples @ DCT2.T, np.full(len(group), 1 << 20)
             left = np.arange(len(group))
@@ -207,17 +197,15 @@ class _Search(ChromaBlocks):
                         break
                     rows = np.concatenate([kinds[kind][:, None] * weights[:, OWN],
                                            unknown * np.eye(BLOCK * BLOCK)])
-                    aims = np.repeat(targets[at][None], dithers, axis=0)
-                    aims[1:] += self.rng.uniform(-DITHER, DITHER, aims[1:].shape)
+                    aims = dithered(targets[at], dithers, DITHER, self.rng)
                     aims = np.concatenate([aims * kinds[kind], np.broadcast_to(
                         unknown * own[at], (dithers, len(at), BLOCK * BLOCK))], axis=2)
                     q, r = np.linalg.qr(rows)
                     near = nearest_plane(*reduced(self.table[:, None] * (DCT2 @ r.T)),
                                          aims.reshape(-1, aims.shape[2]) @ q)
                     near = near.reshape(dithers, len(at), BLOCK * BLOCK)
-                    samples = inverse_dct((near * self.table).reshape(-1, BLOCK * BLOCK))
-                    off = self._off_of(samples.reshape(near.shape).astype(np.float32) - 128,
-                                       around[at], weights, low[at], high[at])
+                    off = self._off_of(self.samples(near), around[at], weights, low[at],
+                                       high[at])
                     best, of_each = off.argmin(axis=0), np.arange(len(at))
                     better = off[best, of_each] < fewest
                     levels[group[at[better]]] = near[best, of_each][better]

@@ -14,8 +14,8 @@ import numpy as np
 from classifier.forensics.blocks import DCT2
 from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.block_search import find_levels
-from classifier.recovery.colours import TO_BGR, luma_bounds, to_bgr
-from classifier.recovery.lattice_points import nearest_plane, reduced
+from classifier.recovery.colours import TO_BGR, chroma_shifts, luma_bounds, to_bgr
+from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
 
 ROUNDS, BETA, CHECKED_EVERY = 200, 0.9, 8
 SLACKS = 0.8, 0.4         # levels that rounding may move a channel: at first, in the second try
@@ -94,8 +94,7 @@ def _nearest(pixels, visible, known, planes, tables, rng):
                            of_unseen).ravel()
         reduced_basis, aims = reduced(basis * weights), values
         for _ in range(ATTEMPTS):
-            targets = np.repeat(aims.reshape(1, -1), DITHERS, axis=0)
-            targets[1:] += rng.uniform(-DITHER, DITHER, targets[1:].shape)
+            targets = dithered(aims.ravel(), DITHERS, DITHER, rng)
             near = nearest_plane(*reduced_basis, targets * weights).reshape(-1, 3, 64)
             near = near.transpose(1, 0, 2).astype(np.int32)
             decoded = to_bgr(*(inverse_dct(part * table) for part, table in zip(near, tables)))
@@ -139,10 +138,8 @@ def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
 
 def _shift(pixels, visible, levels, tables):
     """The DC of the chroma moved: levels, and which blocks are exact."""
-    moves = np.mgrid[-SHIFT:SHIFT + 1, -SHIFT:SHIFT + 1].reshape(2, -1).T
-    moves = moves[np.abs(moves).sum(axis=1).argsort(kind='stable')]
     levels, exact = levels.copy(), np.zeros(len(pixels), bool)
-    for cb, cr in moves:
+    for cb, cr in chroma_shifts(SHIFT):
         left = np.flatnonzero(~exact)
         tried = levels[:, left]
         tried[1, :, 0] += cb

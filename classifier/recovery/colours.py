@@ -7,6 +7,7 @@ why). Where one is, it may have been clipped, and the pixel gives bounds.
 
 Sources: JFIF 1.02; libjpeg's jdcolor.c (16-bit constants).
 """
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,19 @@ class Bounds(NamedTuple):
     guess: np.ndarray        # less 128
 
 
+def before_rounding(low: np.ndarray, high: np.ndarray,
+                    slack: float) -> tuple[np.ndarray, np.ndarray]:
+    """Between which samples less 128 are that rounding moves by `slack` levels, and then clips."""
+    return (np.where(low > 0, low - np.float32(128 + slack), -np.inf).astype(np.float32),
+            np.where(high < 255, high - np.float32(128 - slack), np.inf).astype(np.float32))
+
+
+def chroma_shifts(most: int) -> np.ndarray:
+    """Steps by which Cb and Cr may be moved, up to `most` each, the smallest first: (k, 2) int."""
+    shifts = np.mgrid[-most:most + 1, -most:most + 1].reshape(2, -1).T
+    return shifts[np.abs(shifts).sum(axis=1).argsort(kind='stable')]
+
+
 def differences(cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What B, G and R have more than Y, before clipping, for Cb and Cr of 0..255: int32 arrays."""
     cb, cr = cb.astype(np.int32) - 128, cr.astype(np.int32) - 128
@@ -39,16 +53,33 @@ def to_bgr(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
                     axis=-1).astype(np.uint8)
 
 
+def luma_limits(channels: Sequence[np.ndarray], cb: np.ndarray, cr: np.ndarray,
+                visible: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the most Y, int32, that each pixel allows; where low > high, there is none.
+
+    Parameters
+    ----------
+    channels : three uint8 arrays
+        B, G and R.
+    cb, cr : arrays of 0..255
+        Their shape may have more axes in front.
+    visible : bool array
+        Where there are pixels; elsewhere all of 0..255 is allowed.
+    """
+    low, high = np.zeros(cb.shape, np.int32), np.full(cb.shape, 255, np.int32)
+    for value, more in zip(channels, differences(cb, cr)):
+        value = value.astype(np.int32)
+        np.maximum(low, np.where(visible & (value > 0), value - more, 0), out=low)
+        np.minimum(high, np.where(visible & (value < 255), value - more, 255), out=high)
+    return low, high
+
+
 def luma_bounds(image: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> Bounds:
     """What pixels (h, w, 3) say of Y where Cb and Cr, uint8 (h, w), are known.
 
     Where they contradict each other, low > high.
     """
-    low, high = np.zeros(image.shape[:2], np.int32), np.full(image.shape[:2], 255, np.int32)
-    for channel, more in enumerate(differences(cb, cr)):
-        value = image[..., channel].astype(np.int32)
-        np.maximum(low, np.where(value > 0, value - more, 0), out=low)
-        np.minimum(high, np.where(value < 255, value - more, 255), out=high)
+    low, high = luma_limits(np.moveaxis(image, -1, 0), cb, cr)
     low, high = low.clip(0, 256), high.clip(-1, 255)
     guess = np.where(low > high, (low + high) / 2, decoder_luma(image[None])[0].clip(low, high))
     crossed = low > high

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from classifier.errors import InputError
 from classifier.predictor import Predictor
-from classifier.recovery.recover import FIELDS, recover_file
-from classifier.report import Report, look_at
+from classifier.recovery.recover import recover_file
+from classifier.report import RECOVERED_FIELDS, Report, look_at
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def look_and_recover(path: str | os.PathLike, recovery: Recovery, network: tuple
     report = look_at(path, network, refine, max_pixels, predictor)
     if isinstance(report, InputError):
         return report
-    report.row |= dict.fromkeys(FIELDS)
+    report.row |= dict.fromkeys(RECOVERED_FIELDS)
     if report.error:
         return report
     try:

@@ -13,9 +13,9 @@ import numpy as np
 
 from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK
+from classifier.recovery.block_search import LARGEST_LEVEL
 from classifier.recovery.picture import HALVED, Picture
 
-LARGEST = 1023            # AC level that libjpeg writes in baseline; one more of DC, as of black
 SAMPLING = {'gray': [[1, 1]]} | {
     name: [[1 + vertical, 1 + horizontal], [1, 1], [1, 1]]
     for name, (vertical, horizontal) in HALVED.items()}
@@ -41,7 +41,8 @@ def jpeg_bytes(picture: Picture, segments: Sequence[tuple[int, bytes]] = ()) -> 
         raise InputError('recovering needs the package jpeglib, which is not there: python3 -m pip '
                          'install jpeglib==1.0.2 (it has no wheel for Linux on arm64)') from error
     blocks = [np.abs(part).reshape(-1, BLOCK * BLOCK) for part in picture.levels]
-    if any(part[:, 1:].max() > LARGEST or part[:, 0].max() > LARGEST + 1 for part in blocks):
+    if any(part[:, 1:].max() > LARGEST_LEVEL or part[:, 0].max() > LARGEST_LEVEL + 1
+           for part in blocks):
         raise InputError('its coefficients are too large for a JPEG file')
     planes = [part.astype(np.int16) for part in picture.levels]
     kind = picture.kind

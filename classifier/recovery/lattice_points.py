@@ -82,3 +82,10 @@ def nearest_plane(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray) ->
         times[:, k] = np.rint(left[:, k] / r[k, k])
         left -= times[:, k, None] * r[:, k]
     return np.rint(times @ made_of).astype(int)
+
+
+def dithered(aims: np.ndarray, count: int, spread: float, rng: np.random.Generator) -> np.ndarray:
+    """Targets around n aims, (count, n, d): the aims themselves, then each moved at random."""
+    targets = np.repeat(aims[None], count, axis=0)
+    targets[1:] += rng.uniform(-spread, spread, targets[1:].shape)
+    return targets

@@ -25,7 +25,6 @@ from classifier.recovery.jpeg_file import jpeg_bytes
 from classifier.recovery.metadata import segments
 from classifier.recovery.picture import HALVED, Kind, Picture, find_picture
 
-FIELDS = 'recovered', 'recovered_bytes'
 MOST_QUALITIES = 3        # tried, where several explain the image as well
 PROBE = 256               # px of the middle of a crop, in which the phase of the chroma is found
 
