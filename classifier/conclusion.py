@@ -47,18 +47,13 @@ def table_said(earlier: Earlier, header: JpegHeader | None = None) -> str:
     return said
 
 
-def conclusion(prediction: Prediction, header: JpegHeader | None = None,
-               earlier: Earlier | None = None, table: TableEstimate | None = None) -> str:
+def conclusion(prediction: Prediction, table: TableEstimate | None = None) -> str:
     """What the pixels and, of a JPEG file, the header say together.
 
     Parameters
     ----------
     prediction : Prediction
-        Of the automatic mode.
-    header : JpegHeader, optional
-        Of a JPEG file.
-    earlier : Earlier, optional
-        The compression before the last one, where it was looked for.
+        Of the automatic mode, with the header and the earlier compression that belong to it.
     table : TableEstimate, optional
         What is known of the quantization table, where the lattice gave no quality.
 
@@ -67,6 +62,7 @@ def conclusion(prediction: Prediction, header: JpegHeader | None = None,
     str
         A sentence without the file's name, in lower case.
     """
+    header, earlier = prediction.header, prediction.earlier
     if header is None:
         return _of_pixels(prediction, table) + earlier_said(earlier)
     said = f'a JPEG whose {header_said(header)}'

@@ -11,7 +11,6 @@ from classifier.errors import InputError
 from classifier.forensics.coded_data import coded_damage
 from classifier.forensics.header import JpegHeader, known_header
 from classifier.forensics.lattice import TableEstimate, estimate_table
-from classifier.forensics.recompression import Earlier
 from classifier.images import MAX_PIXELS, read_image
 from classifier.prediction import Prediction
 from classifier.predictor import Predictor
@@ -24,9 +23,10 @@ FIELDS = ('path', 'quality', 'confident_patches', 'patches', 'seconds', 'uncerta
           'earlier_encoder_setting')
 OF_AN_EARLIER = 'quality', 'grid_dy', 'grid_dx', 'encoder', 'encoder_setting'
 REGION = 'region_x', 'region_y', 'region_width', 'region_height'
-REFINED_FIELDS = ('network_quality', 'refined', 'grid_dy', 'grid_dx', 'margin', 'evidence',
-                  'blocks', 'subsampling', 'chroma_quality', 'exact_blocks', 'tested_blocks',
-                  'turned', 'repeated', 'tone', *REGION, 'table_quality')
+FROM_LATTICE = ('grid_dy', 'grid_dx', 'margin', 'evidence', 'blocks', 'subsampling',
+                'chroma_quality', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
+                *REGION)
+REFINED_FIELDS = 'network_quality', 'refined', *FROM_LATTICE, 'table_quality'
 RECOVERED_FIELDS = 'recovered', 'recovered_bytes'   # where the JPEG file was to be recovered
 OF_A_LATTICE = ('grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
                 *REGION)
@@ -104,7 +104,6 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
         warnings.append(f'no patch was reliable (none more than {predictor.threshold:g} sure), '
                         'so the best quality is assumed')
     prediction = predictor.with_history(image, prediction, header)
-    earlier = prediction.earlier
     row = _row(path, prediction, seconds)
     unread = prediction.lattice is not None and prediction.method != 'lattice'
     table = estimate_table(image) if unread else None
@@ -112,9 +111,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     if table is not None and not table.standard:
         row['table_quality'] = table.quality
     if predictor.automatic:
-        report.conclusion = conclusion(prediction, header, earlier, table)
+        report.conclusion = conclusion(prediction, table)
     else:
-        report.details = _details(row, prediction, header, earlier, table)
+        report.details = _details(row, prediction, table)
     return report
 
 
@@ -141,16 +140,16 @@ def _row(path: str | os.PathLike, prediction: Prediction, seconds: float) -> dic
         *(getattr(earlier, name) if found else None for name in OF_AN_EARLIER))))
     if (lattice := prediction.lattice) is not None:
         row |= {'network_quality': prediction.network_quality, 'refined': lattice.quality,
-                **{name: getattr(lattice, name) for name in REFINED_FIELDS[2:-1]},
+                **{name: getattr(lattice, name) for name in FROM_LATTICE},
                 'table_quality': None}
         if prediction.method != 'lattice':
             row |= dict.fromkeys(OF_A_LATTICE)
     return row
 
 
-def _details(row: dict, prediction: Prediction, header: JpegHeader | None,
-             earlier: Earlier | None, table: TableEstimate | None) -> list[str]:
+def _details(row: dict, prediction: Prediction, table: TableEstimate | None) -> list[str]:
     """The answer of a chosen network, and what lattice and header say."""
+    header, earlier = prediction.header, prediction.earlier
     if prediction.quality is None:
         lines = [f'cannot tell: {prediction.reason}, looked at in {row["seconds"]:.3f} seconds']
     else:

@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classifier.conclusion import conclusion, header_said, span
+from classifier import conclusion as words
+from classifier.conclusion import header_said, span
 from classifier.forensics.header import JpegHeader
 from classifier.forensics.lattice import Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
@@ -18,6 +19,11 @@ PROOF = '; 987 of 1,000 blocks are bit-exact'
 NOTHING_EARLIER = Earlier(None, 0, 0, 0.0)
 LIBJPEG = JpegHeader(75, True, '4:2:0', 64 * (3,), 75, 'libjpeg', 'libjpeg 75', 'YCbCr', 'baseline')
 OWN_TABLES = JpegHeader(75, False, '4:2:0', 64 * (3,), 70)
+
+
+def conclusion(prediction, header=None, earlier=None, table=None):
+    """The sentence on a prediction with that header and that earlier compression."""
+    return words.conclusion(replace(prediction, header=header, earlier=earlier), table)
 
 
 def by_lattice(quality=75, qualities=None, **more):

@@ -99,7 +99,7 @@ def test_of_a_jpeg_file_the_header_is_compared_too():
     assert found.verdict == 'recompressed' and abs(found.earlier.quality - 60) <= 3
     report = report_on(REPOSITORY / 'docs' / 'twice.jpg', Predictor())
     assert report.row['verdict'] == 'recompressed'
-    assert report.conclusion == conclusion(found, found.header, found.earlier)
+    assert report.conclusion == conclusion(found)
     with pytest.raises(InputError, match='^gone.jpg: No such file'):
         report_on('gone.jpg', Predictor())
 
