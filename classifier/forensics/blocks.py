@@ -50,8 +50,19 @@ def cut_windows(image: np.ndarray, dy: int, dx: int, side: int,
     # an even stride would visit the same few columns of a wide image: shear the rows
     row = chosen // max(1, columns)
     y, x = dy + BLOCK * row, dx + BLOCK * ((chosen + 7 * row) % max(1, columns))
-    span = np.arange(side)
-    return y, x, image[(y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]]
+    if not len(chosen):
+        return y, x, np.zeros((0, side, side, 3), np.uint8)
+    return y, x, _lines(image, 3 * side)[y[:, None] + np.arange(side), x[:, None]].view(
+        np.uint8).reshape(-1, side, side, 3)
+
+
+def _lines(image, width):
+    """The `width` bytes that follow each pixel, as one item: copied ten times as fast as numbers."""
+    if image.strides[1:] != (3, 1):
+        image = np.ascontiguousarray(image)
+    shape = len(image), image.shape[1] - width // 3 + 1, width
+    lines = np.lib.stride_tricks.as_strided(image, shape, image.strides, writeable=False)
+    return lines.view(f'V{width}')[..., 0]
 
 
 def phase_shares(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +98,8 @@ def decoder_luma(windows: np.ndarray) -> np.ndarray:
     """The decoder's luma of (n, side, side, 3) uint8 BGR windows: (n, side, side) uint8."""
     if not len(windows):
         return np.zeros(windows.shape[:3], np.uint8)
-    strip = windows.reshape(-1, windows.shape[2], 3)
-    return cv2.cvtColor(strip, cv2.COLOR_BGR2GRAY).reshape(windows.shape[:3])
+    rows = windows.reshape(len(windows), -1, 3)  # long ones are faster
+    return cv2.cvtColor(rows, cv2.COLOR_BGR2GRAY).reshape(windows.shape[:3])
 
 
 def clipped_pixels(windows: np.ndarray) -> np.ndarray:
