@@ -62,8 +62,8 @@ def standard_evidence(found: StepScores, last: np.ndarray) -> tuple[int, float]:
         return 1, 0.0
     table = standard_tables()[coarser]
     top = int(_total(found, table).argmax())
-    own = np.minimum(found.own, _most(found, last)).sum()
-    score = np.minimum(found.scores[FREQUENCIES, table[top]], _most(found, table[top])).sum()
+    own = _at_most(found.own, found, last).sum()
+    score = _at_most(found.scores[FREQUENCIES, table[top]], found, table[top]).sum()
     return int(coarser[top]) + 1, float(score - max(0, own))
 
 
@@ -72,8 +72,8 @@ def free_evidence(found: StepScores, last: np.ndarray) -> tuple[np.ndarray, np.n
     steps = found.scores.argmax(axis=1)
     score = found.scores[FREQUENCIES, steps] - np.maximum(0, found.own)
     tried = np.log(np.maximum(1, MAX_STEP - last))
-    score = np.minimum(score, _most(found, steps)) - tried
-    return steps, np.where(steps, np.maximum(0, score), 0)
+    score = np.where((steps > 0) & (score > tried), score, 0)
+    return steps, np.maximum(0, _at_most(score, found, steps) - tried)
 
 
 def read_table(found: StepScores, last: np.ndarray) -> EarlierTable:
@@ -138,9 +138,14 @@ def _total(found, tables):
     return found.scores[FREQUENCIES, tables].sum(axis=-1)
 
 
-def _most(found, steps):
-    """The most that steps (64,) may count, by frequency: (64,) nats."""
-    level = np.rint(found.values / np.maximum(1, steps)).astype(np.int32)
-    seen = np.zeros((64, TOP + 1), bool)
-    seen[FREQUENCIES, np.minimum(level, TOP)] = True
-    return VALUE * seen[:, 1:].sum(axis=1)
+def _at_most(score, found, steps):
+    """Scores (64,) of steps (64,), none larger than its frequency may count."""
+    some = np.flatnonzero(score > 0)
+    level = np.rint(found.values[:, some] / np.maximum(1, steps[some])).astype(int)
+    np.minimum(level, TOP, out=level)
+    level += np.arange(len(some)) * (TOP + 1)
+    seen = np.zeros((len(some), TOP + 1), bool)
+    seen.ravel()[level] = True
+    most = np.full(64, np.inf)
+    most[some] = VALUE * np.count_nonzero(seen[:, 1:], axis=1)
+    return np.minimum(score, most)

@@ -19,7 +19,9 @@ step, which can only lower the score. The DC, whose f has no such form, is left 
 Source: A. C. Popescu and H. Farid, "Statistical tools for digital forensics", Information
 Hiding 2004.
 """
+import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,7 @@ FIT_STEPS = 75            # of expectation maximization; 25 leave scores of 10 b
 POOLS = [0]
 while POOLS[-1] < TOP:
     POOLS.append(POOLS[-1] + max(1, POOLS[-1] // 4))
+_TAILS = np.exp(-np.arange(2 * TOP + 3 * MAX_STEP) / 2 / SCALES[:, None])
 # Probabilities that rounding noise is below -4, -3.5, ..., 4.
 NORMAL = np.array([0.5 + 0.5 * math.erf(d / 2 / SIGMA / math.sqrt(2)) for d in range(-8, 9)])
 
@@ -63,50 +66,77 @@ def same_grid_scores(coefficients: np.ndarray, last: np.ndarray) -> StepScores:
     """
     scores = np.zeros((BLOCK * BLOCK, MAX_STEP + 1))
     levels = np.minimum(np.abs(np.rint(coefficients / last)).astype(int), TOP // last)
-    if not len(levels):
-        return StepScores(scores, levels, np.zeros(64))
-    half = np.arange(2 * TOP + 3 * MAX_STEP) / 2
-    mass = 1 - _fit_density(levels, last) @ np.exp(-half / SCALES[:, None])  # of f below |c| = half
-    mass[:, 0] = 0
-    for k in range(1, BLOCK * BLOCK):
-        count = np.bincount(levels[:, k])
-        step = np.arange(last[k] + 1, MAX_STEP + 1)
-        if len(count) > 1 and len(step):
-            scores[k, step] = _comb_scores(count, last[k], step, mass[k])
+    top = levels.max(axis=0, initial=0)
+    some = np.flatnonzero((top > 0) & (last < MAX_STEP) & (np.arange(64) > 0))
+    if len(some):
+        size = int(top.max()) + 1
+        count = np.bincount((levels[:, some] + np.arange(len(some)) * size).ravel(),
+                            minlength=len(some) * size).reshape(-1, size)
+        mass = 1 - _fit_density(count, last[some]) @ _TAILS    # of f below |c| = half
+        mass[:, 0] = 0
+        for k, numbers, below in zip(some.tolist(), count, mass):
+            scores[k, last[k] + 1:] = _comb_scores(numbers[:top[k] + 1], int(last[k]), below)
     return StepScores(scores, levels * last, np.zeros(64))
 
 
-def _fit_density(levels, last):
-    """Weights of the Laplacians in f: (64, len(SCALES)), each row's sum is 1; levels: |n2|."""
-    pool = np.searchsorted(POOLS, levels, side='right') - 1 + len(POOLS) * np.arange(64)
-    count = np.bincount(pool.ravel(), minlength=64 * len(POOLS))
-    count = count.reshape(64, -1, 1) / len(levels)
+def _fit_density(count, last):
+    """Weights of the Laplacians in f: (f, len(SCALES)), each row's sum is 1.
+
+    count: of |n2| = 0, 1, ..., (f, m); last: (f,).
+    """
+    pools = [low for low in POOLS if low < count.shape[1]]
+    pooled = np.add.reduceat(count, pools, axis=1)[:, None] / count[0].sum()
     edge = np.append(np.maximum(np.array(POOLS) - 0.5, 0), np.inf)
-    tail = np.exp(-edge * (last[:, None, None] / SCALES[:, None]))  # 64, scales, pools + 1
-    mass = tail[..., :-1] - tail[..., 1:]
-    weights = np.full((64, 1, len(SCALES)), 1 / len(SCALES))
+    tail = np.exp(-edge * (last[:, None, None] / SCALES[:, None]))  # f, scales, pools + 1
+    used = np.flatnonzero(pooled.any(axis=(0, 1)))
+    pooled, mass = pooled[..., used], (tail[..., :-1] - tail[..., 1:])[..., used]
+    turned = np.ascontiguousarray(mass.transpose(0, 2, 1))
+    weights = np.full((len(last), 1, len(SCALES)), 1 / len(SCALES))
     for _ in range(FIT_STEPS):
-        share = count / np.maximum(weights @ mass, 1e-12).transpose(0, 2, 1)
-        weights *= (mass @ share).transpose(0, 2, 1)
+        weights *= (pooled / np.maximum(weights @ mass, 1e-12)) @ turned
     return weights[:, 0] / weights.sum(axis=2)
 
 
-def _comb_scores(count, last, step, mass):
-    """Scores of steps for the counts of |n2| = 0, 1, ...; mass: of f below 0, 1/2, 1, ..."""
-    def cells(n, step):  # the mass of f in (n - 1/2) step <= |c| < (n + 1/2) step
-        return mass[(2 * n + 1) * step] - mass[np.maximum(2 * n - 1, 0) * step]
+class _Comb(NamedTuple):
+    """Where rounded multiples of earlier steps go, the nearest first: arrays of the same length."""
+    centre: np.ndarray       # n1 s1
+    upper: np.ndarray        # edges of the cell of n1, in halves
+    lower: np.ndarray
+    target: np.ndarray       # index of |n2| and s1, in an array of all steps for each level
+    share: np.ndarray        # probability that the last coder makes n2 of it
 
-    size = len(count)
-    reach = size * last
+
+@functools.lru_cache(maxsize=MAX_STEP)
+def _comb(last):
+    """The `_Comb` of all steps above a last one."""
+    step = np.arange(last + 1, MAX_STEP + 1)
+    reach = TOP + last
     row, n = np.nonzero(step[:, None] * np.arange(reach // step[0] + 1) <= reach)
-    centre, cell = n * step[row], cells(n, step[row])
-    level = np.rint(centre / last).astype(int)
-    comb = np.zeros(len(step) * (size + 2))  # P1
-    for j in (-1, 0, 1):
-        low = (2 * (level + j) - 1) * last - 2 * centre  # the cell's lower edge, in halves
-        below, above = (NORMAL[np.clip(edge, -8, 8) + 8] for edge in (low, low + 2 * last))
-        target = np.minimum(np.abs(level + j), size + 1) + row * (size + 2)
-        comb += np.bincount(target, cell * (above - below), minlength=len(comb))
+    centre = n * step[row]
+    level = np.rint(centre / last).astype(int) + np.array([[-1], [0], [1]])
+    low = (2 * level - 1) * last - 2 * centre  # the cell's lower edge, in halves
+    below, above = (NORMAL[np.clip(edge, -8, 8) + 8] for edge in (low, low + 2 * last))
+    share = above - below
+    _, one = np.nonzero(share)
+    found = _Comb(centre[one], (2 * n[one] + 1) * step[row[one]],
+                  np.maximum(2 * n[one] - 1, 0) * step[row[one]],
+                  (np.abs(level) * len(step) + row)[share > 0], share[share > 0])
+    order = np.argsort(found.centre, kind='stable')
+    return _Comb(*(part[order] for part in found))
+
+
+def _comb_scores(count, last, mass):
+    """Scores of the steps above the last one for the counts of |n2| = 0, 1, ...: float32.
+
+    mass: of f below 0, 1/2, 1, ...
+    """
+    comb, steps, size = _comb(last), MAX_STEP - last, len(count)
+    end = comb.centre.searchsorted(size * last, side='right')
+    cells = (mass[comb.upper[:end]] - mass[comb.lower[:end]]) * comb.share[:end]
     used = np.flatnonzero(count)
-    ratio = comb.reshape(len(step), -1)[:, used] / np.maximum(cells(used, last), 1e-9)
-    return np.log((1 - EPSILON) * ratio + EPSILON) @ count[used]
+    found = np.bincount(comb.target[:end], cells, size * steps)[:size * steps]
+    found = found.reshape(size, steps)[used].astype(np.float32)  # P1
+    own = mass[(2 * used + 1) * last] - mass[np.maximum(2 * used - 1, 0) * last]
+    found *= ((1 - EPSILON) / np.maximum(own, 1e-9)).astype(np.float32)[:, None]
+    found += np.float32(EPSILON)
+    return count[used].astype(np.float32) @ np.log(found, out=found)
