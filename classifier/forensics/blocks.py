@@ -30,7 +30,7 @@ DCT2 = np.kron(DCT, DCT).astype(np.float32)  # (64, 64): frequencies x pixels, r
 SHIFTED_DCT = np.stack([np.pad(DCT, ((0, 0), (offset, BLOCK - offset)))
                         for offset in range(BLOCK)]).astype(np.float32)
 _SHIFTED = SHIFTED_DCT[..., :PHASE_SIDE].reshape(BLOCK * BLOCK, PHASE_SIDE)
-_HASH = np.random.default_rng(1).integers(1, 2**63, BLOCK * BLOCK, dtype=np.uint64) | np.uint64(1)
+_HASH = np.random.default_rng(1).integers(1, 2**36, 4 * BLOCK * BLOCK).astype(float)
 
 
 def evenly_spaced(count: int, limit: int) -> np.ndarray:
@@ -142,9 +142,17 @@ def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
 
 def distinct_blocks(planes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Distinct blocks of (n, 8, 8) uint8, less 128: (m, 64) float32; levels of flat ones: int."""
-    planes = planes.reshape(-1, BLOCK * BLOCK)  # the same if their differences within are
-    hashes = ((planes - planes[:, :1]).astype(np.uint64) * _HASH).sum(axis=1)
-    _, first = np.unique(hashes, return_index=True)
-    first = np.sort(first[hashes[first] != 0])
+    planes = planes.reshape(-1, BLOCK * BLOCK)
+    first, flat = distinct(planes)
     return (planes[first[evenly_spaced(len(first), limit)]].astype(np.float32) - 128,
-            np.unique(planes[hashes == 0, 0]).astype(int))
+            np.unique(planes[flat, 0]).astype(int))
+
+
+def distinct(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of each kind of (n, m) uint8, m up to 256, and which are flat: (k,) int, (n,) bool.
+
+    Two are the same if the differences within are; flat ones are left out.
+    """
+    hashes = (planes - planes[:, :1]).astype(float) @ _HASH[:planes.shape[1]]  # exact: below 2^52
+    _, first = np.unique(hashes, return_index=True)
+    return np.sort(first[hashes[first] != 0]), hashes == 0
