@@ -16,10 +16,9 @@ import numpy as np
 BLOCK = 8
 SAMPLED = 2048            # block positions looked at
 MAX_BLOCKS = 1200         # blocks used
+FIRST_LINES = 16          # that are mostly enough to see that no line is repeated
 LOOKED_AT = 8             # every eighth pixel of a line shows whether the next line is another
 FEW_BLOCKS = 48           # with fewer than these, partly clipped blocks are used too
-PHASE_SIDE = 15           # px: windows with a block at each of the 64 phases
-NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 CLIPPED_PIXELS = 12       # most clipped pixels such a block may have; 30..98 % of them fit
 
 _u, _x = np.mgrid[:BLOCK, :BLOCK]  # frequencies x pixels; the matrix is orthonormal
@@ -29,7 +28,6 @@ DCT2 = np.kron(DCT, DCT).astype(np.float32)  # (64, 64): frequencies x pixels, r
 # The DCT at the 8 offsets 0..7 in 16 pixels: (offset, frequency, pixel).
 SHIFTED_DCT = np.stack([np.pad(DCT, ((0, 0), (offset, BLOCK - offset)))
                         for offset in range(BLOCK)]).astype(np.float32)
-_SHIFTED = SHIFTED_DCT[..., :PHASE_SIDE].reshape(BLOCK * BLOCK, PHASE_SIDE)
 _HASH = np.random.default_rng(1).integers(1, 2**36, 4 * BLOCK * BLOCK).astype(float)
 
 
@@ -65,18 +63,6 @@ def _lines(image, width):
     return lines.view(f'V{width}')[..., 0]
 
 
-def phase_shares(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much windows (n, 15, 15) uint8 look like JPEG blocks at each phase: 2 (n, 8, 8) float32.
-
-    The number of coefficients near zero, which are many in coarse tables; and a sum that is the
-    larger, the nearer those beyond 1 are to whole numbers, as those of fine tables are.
-    """
-    c = np.abs(_SHIFTED @ (luma.astype(np.float32) - 128) @ _SHIFTED.T).reshape(-1, 8, 8, 8, 8)
-    zero = (c < NEAR_ZERO).sum(axis=(2, 4), dtype=np.float32)  # of n, dy, u, dx, v
-    # a parabola in the distance in place of the cosine, which takes long
-    return zero, np.where(c > 1, 1 - 8 * np.square(c - np.rint(c)), 0).sum(axis=(2, 4))
-
-
 def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:
     """How often each pixel of (h, w, 3) is repeated both ways; where the first whole one starts.
 
@@ -85,6 +71,10 @@ def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:
     found = []
     for lines in (image, image.transpose(1, 0, 2)):
         lines = lines[:, ::LOOKED_AT]
+        first = lines[:FIRST_LINES]
+        new = (first[1:] != first[:-1]).any(axis=(1, 2))
+        if (new[1:] & new[:-1]).any():  # two changes in a row: as in most images
+            return 1, 0, 0
         changes = np.flatnonzero((lines[1:] != lines[:-1]).any(axis=(1, 2))) + 1
         times = int(np.gcd.reduce(np.diff(changes))) if len(changes) > BLOCK else 1
         if times < 2 or len(changes) * times * 2 < len(lines):
@@ -106,6 +96,12 @@ def clipped_pixels(windows: np.ndarray) -> np.ndarray:
     """Where a channel is at 0 or 255: (n, side, side) bool."""
     extreme = (windows - np.uint8(1)) >= 254  # 0 wraps to 255
     return extreme[..., 0] | extreme[..., 1] | extreme[..., 2]
+
+
+def has_clipped(windows: np.ndarray) -> np.ndarray:
+    """Which windows (n, side, side, 3) uint8 have `clipped_pixels`: (n,) bool."""
+    lines = windows.reshape(len(windows), windows.shape[1] * windows.shape[2] * 3)
+    return (lines - np.uint8(1) >= 254).any(axis=1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,9 @@ def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:
         Where the first whole block starts, 0..7 px.
     """
     *_, windows = cut_windows(image, dy, dx, BLOCK, SAMPLED)
-    off = clipped_pixels(windows).sum(axis=(1, 2))
+    off = np.zeros(len(windows), int)
+    some = np.flatnonzero(has_clipped(windows))
+    off[some] = clipped_pixels(windows[some]).sum(axis=(1, 2))
     luma, flat = distinct_blocks(decoder_luma(windows[off == 0]), MAX_BLOCKS)
     clipped = luma[:0]
     if len(luma) < FEW_BLOCKS:

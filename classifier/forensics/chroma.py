@@ -21,10 +21,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks)
+    BLOCK, DCT2, Blocks, cut_windows, decoder_luma, distinct_blocks, evenly_spaced, has_clipped)
 from classifier.forensics.exact_blocks import compare_tables
 from classifier.forensics.scores import (
-    FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, fitting, least_evidence, middle, quality_scores)
+    FEW_LUMA, FINE_EVIDENCE, MAX_SPAN, exact_scores, fitting, least_evidence, middle,
+    quality_scores)
 from classifier.forensics.tables import standard_tables
 
 Lattice = TypeVar('Lattice')  # lattice.Lattice, of the file that imports this one
@@ -40,7 +41,15 @@ MANY_BYTES = 4_000_000    # of larger images, not every row is looked at for col
 UPSAMPLED = 0.94
 CLEARLY = 4.0             # times as many pixels that 4:2:0 does not give, where 4:2:2 is told
 SURELY_UPSAMPLED = 0.99   # below, the rounding of mirrored pictures is tried as well
+# Planes that tell which ways of upsampling are tried with all: not with shares below the first of
+# these, nor where so many times as many pixels of theirs differ as with the best way.
+SOME, FAR_FROM_UPSAMPLED, NEARLY = 24, 0.82, 1.75
+HOPELESS = -200.0         # nats of a plane that blocks that are exact do not make good
+CLEAR = 100.0             # nats from which on a part with half of them is not the best
 NO_SCORES = np.zeros(100)
+CENTRE = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+# A block of the window's, and a halved one.
+OWN, HALF = (slice(first, first + BLOCK) for first in (MARGIN, MARGIN // 2 + 1))
 
 UPSAMPLE = np.zeros((SIDE, SIDE // 2 + 2), np.float32)  # 2 pixels for a sample, from 3 samples
 _i = np.arange(SIDE // 2)
@@ -53,7 +62,14 @@ class Chroma(NamedTuple):
     """What the chroma tells on one grid phase."""
     subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
     scores: np.ndarray = NO_SCORES   # (100,) of the chroma tables, nats; 0 where it is not sure
-    evidence: np.ndarray = NO_SCORES  # the same, of exact blocks alone
+    blocks: Blocks | None = None     # of both planes, where it is sure
+
+    @property
+    def evidence(self) -> np.ndarray:
+        """The evidence that exact blocks are for the chroma tables: (100,) nats, 0 or more."""
+        if self.blocks is None or not len(self.blocks.luma):
+            return NO_SCORES
+        return np.maximum(compare_tables(self.blocks, standard_tables(chroma=True)).gain, 0)
 
     def added_to(self, found: Lattice) -> Lattice:
         """The luma's `Lattice`, with the chroma table's quality: the luma's if that fits."""
@@ -76,44 +92,68 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
         The luma's grid phase, 0..7 px.
     """
     y, x, windows = cut_windows(image, (dy + MARGIN) % BLOCK, (dx + MARGIN) % BLOCK, SIDE, WINDOWS)
-    if len(windows) and (windows == windows[..., :1]).all():
-        rows = image[::1 + image.size // MANY_BYTES]
-        return Chroma('gray' if (rows == rows[..., :1]).all() else None)
-    whole = ~clipped_pixels(windows).any(axis=(1, 2))
+    if len(windows) and _is_gray(windows):
+        return Chroma('gray' if _is_gray(image[::1 + image.size // MANY_BYTES]) else None)
+    whole = ~has_clipped(windows)
     odd_y, odd_x = ((first[whole] + MARGIN - d) // BLOCK % 2 for first, d in ((y, dy), (x, dx)))
     planes = colour_differences(windows[whole])
-    centre = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    varied = np.ptp(planes[centre], axis=(1, 2)) > 0
+    varied = np.ptp(planes[CENTRE], axis=(1, 2)) > 0
     if varied.sum() < MIN_VARIED:
         return Chroma()
-    own, half = (slice(first, first + BLOCK) for first in (MARGIN, MARGIN // 2 + 1))
-    blocks = _plane_blocks(planes[:, own, own], slice(None))
-    ac, dc = _plane_scores(blocks)
-    full = Chroma('4:4:4', ac + dc, _evidence(blocks))
+    blocks, tables = _plane_blocks(planes[:, OWN, OWN], slice(None)), standard_tables(chroma=True)
+    ac, dc, _ = quality_scores(blocks, tables)
+    if (ac + dc)[:FINEST].max() > HOPELESS:
+        ac, dc = np.add((ac, dc), exact_scores(blocks, tables))
+    full = Chroma('4:4:4', ac + dc, blocks)
     top = full.scores[:FINEST].argmax()
     fits = full.scores[top] >= FINE_EVIDENCE
     if fits and ac[top] >= FINE_EVIDENCE:
         return full
-    halved = []
-    for mirrored in (False, True):
-        for name, rows, phase in (('4:2:2', own, odd_x), ('4:2:0', half, odd_x + 2 * odd_y)):
-            coded, same = coded_planes(planes, rows is half, mirrored)
-            halved.append((same[varied][centre].mean(), name, coded[:, rows, half], phase))
-        share, name, coded, phase = max(halved, key=lambda kind: kind[0])
-        if share >= SURELY_UPSAMPLED:
-            break
+    kind, share, coded, rival = _subsampling(planes, varied)
     if share <= UPSAMPLED:
         return full if fits else Chroma()
-    parts = [_plane_blocks(coded, phase == p) for p in np.unique(phase)[::-1]]
-    scores, blocks = max(((sum(_plane_scores(blocks)), blocks) for blocks in parts),
-                         key=lambda found: found[0][:FINEST].max())
+    coded, phase = ((coded[:, OWN, HALF], odd_x) if kind == '4:2:2' else
+                    (coded[:, HALF, HALF], odd_x + 2 * odd_y))
+    scores, blocks = _best_part([_plane_blocks(coded, phase == p) for p in np.unique(phase)[::-1]])
     top = int(scores[:FINEST].argmax())
-    sure = scores[top] >= least_evidence(top + 1, 0)
-    if sure:
-        return Chroma(name, scores, _evidence(blocks))
+    if scores[top] >= least_evidence(top + 1, 0):
+        return Chroma(kind, scores, blocks)
     # 4:2:2 explains much that is 4:2:0 mirrored, or smooth; where it is true, 4:2:0 fails
-    other = max(kind[0] for kind in halved if kind[1] == '4:2:0')
-    return Chroma() if name == '4:2:2' and 1 - other < CLEARLY * (1 - share) else Chroma(name)
+    return Chroma() if kind == '4:2:2' and 1 - rival < CLEARLY * (1 - share) else Chroma(kind)
+
+
+def _is_gray(pixels):
+    """Whether all pixels (..., 3) are; a few of them mostly show that they are not."""
+    return all((some == some[..., :1]).all() for some in (pixels[:1], pixels))
+
+
+def _subsampling(planes, varied):
+    """How halved planes were made: '4:2:2' or '4:2:0', the share of their pixels that upsampling
+    gives, the coded planes, and the share that 4:2:0 gives.
+
+    A few planes tell which ways are worth while to be tried with all of them.
+    """
+    ways = [(kind, mirrored) for mirrored in (False, True) for kind in ('4:2:2', '4:2:0')]
+    some = np.flatnonzero(varied)
+    some = planes[some[evenly_spaced(len(some), SOME)]]
+    shares = []
+    for kind, mirrored in ways:
+        if mirrored and max(shares[:2]) >= SURELY_UPSAMPLED:
+            break
+        shares.append(coded_planes(some, kind == '4:2:0', mirrored)[1][CENTRE].mean())
+    best = max(shares)
+    if best < FAR_FROM_UPSAMPLED:
+        return None, best, None, best
+    found = []
+    for i, (kind, mirrored) in enumerate(ways[:len(shares)]):
+        if mirrored and max(found, default=(0,))[0] >= SURELY_UPSAMPLED:
+            break
+        if 1 - shares[i] <= NEARLY * (1 - best) + 0.005:
+            coded, same = coded_planes(planes, kind == '4:2:0', mirrored)
+            shares[i] = same[varied][CENTRE].mean()
+            found.append((shares[i], -i, kind, coded))
+    share, _, kind, coded = max(found)
+    return kind, share, coded, max(shares[1::2])
 
 
 def _plane_blocks(planes, chosen):
@@ -125,16 +165,15 @@ def _plane_blocks(planes, chosen):
     return Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
 
 
-def _plane_scores(blocks):
-    """AC and DC scores of the chroma tables."""
-    return quality_scores(blocks, standard_tables(chroma=True), exact=True)[:2]
-
-
-def _evidence(blocks):
-    """The evidence that exact blocks are for the chroma tables: (100,) nats."""
-    if not len(blocks.luma):
-        return NO_SCORES
-    return np.maximum(compare_tables(blocks, standard_tables(chroma=True)).gain, 0)
+def _best_part(parts):
+    """Of several `Blocks`, those that the chroma tables explain best: scores (100,), `Blocks`."""
+    tables = standard_tables(chroma=True)
+    scores = [sum(quality_scores(blocks, tables)[:2]) for blocks in parts]
+    best = max(some[:FINEST].max() for some in scores)
+    for some, blocks in zip(scores, parts):
+        if best < CLEAR or some[:FINEST].max() >= best / 2:
+            some += sum(exact_scores(blocks, tables))
+    return max(zip(scores, parts), key=lambda found: found[0][:FINEST].max())
 
 
 def colour_differences(windows: np.ndarray) -> np.ndarray:
@@ -163,19 +202,31 @@ def coded_planes(planes: np.ndarray, vertical: bool,
         Whole numbers; where halved, with one sample of margin beyond the window on either side.
     same : bool array, shape (n, 24, 24)
     """
-    rows = DOWNSAMPLE if vertical else np.eye(SIDE, dtype=np.float32)
-    coded = np.rint(rows @ planes @ DOWNSAMPLE.T)
+    rows = DOWNSAMPLE if vertical else None
+    coded = np.rint(_both_ways(planes, rows, DOWNSAMPLE))
+    again = upsampled(coded, vertical, mirrored)
+    same = again == planes
     for _ in range(ROUNDS):
-        error = planes - upsampled(coded, vertical, mirrored)
-        coded = np.rint(coded + rows @ error @ DOWNSAMPLE.T)
-    return coded, upsampled(coded, vertical, mirrored) == planes
+        some = np.flatnonzero(~same.all(axis=(1, 2)))
+        error = planes[some] - again[some]
+        coded[some] = np.rint(coded[some] + _both_ways(error, rows, DOWNSAMPLE))
+        again[some] = upsampled(coded[some], vertical, mirrored)
+        same[some] = again[some] == planes[some]
+    return coded, same
 
 
 def upsampled(coded: np.ndarray, vertical: bool, mirrored: bool = False) -> np.ndarray:
     """libjpeg's fancy upsampling of coded planes, rounding and all: (n, 24, 24) float32."""
-    if vertical:
-        coded = UPSAMPLE @ coded
     unit = 16 if vertical else 4
     bias = ([8, 7] if vertical else [1, 2])[::-1 if mirrored else 1]
     bias = np.tile(bias, SIDE // 2).astype(np.float32)
-    return np.floor(coded @ UPSAMPLE.T + bias / unit)
+    full = _both_ways(coded, UPSAMPLE if vertical else None, UPSAMPLE)
+    full += bias / unit
+    return np.floor(full, out=full)
+
+
+def _both_ways(planes, rows, columns):
+    """rows @ planes @ columns.T of (n, h, w) as two products of large matrices; None: no rows."""
+    n, height, width = planes.shape
+    planes = (planes.reshape(n * height, width) @ columns.T).reshape(n, height, len(columns))
+    return planes if rows is None else np.tensordot(rows, planes, (1, 1)).swapaxes(0, 1)

@@ -38,6 +38,7 @@ import numpy as np
 
 from classifier.forensics.blocks import BLOCK, Blocks, evenly_spaced
 from classifier.forensics.inverse_dct import inverse_dct
+from classifier.forensics.near_lattice import near_lattice
 from classifier.forensics.scores import SIGMA
 
 # Least share of exact blocks at these qualities, interpolated between them.
@@ -50,6 +51,10 @@ FIRST, NEXT, LAST = 24, 96, 600   # blocks looked at, while tables drop out
 CLOSE = 30.0              # nats behind the best at which they do
 SHOWN, FINER, VALUES = 8, 4, 3    # frequencies, steps and values in the search for coarser steps
 TOP = 2048                # levels are below
+# Squared gray levels by which an exact block may be off the lattice: 16 where rounding moved each
+# pixel by half of one; what the inverse DCT's columns are rounded by, up to 0.05 in each place, and
+# the rounding of its constants make the root of that less than 0.6 larger.
+MOST_OFF = 21.0
 
 
 class Evidence(NamedTuple):
@@ -109,10 +114,10 @@ def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
     """
     some = evenly_spaced(len(blocks.luma), limit)
     chosen = replace(blocks, luma=blocks.luma[some], coefficients=blocks.coefficients[some])
-    levels, exact = exact_blocks(chosen, tables)
-    count = exact.sum(axis=1)
+    table, levels = _exact_pairs(chosen, tables)
+    count = np.bincount(table, minlength=len(tables))
     worth = np.log(np.maximum(1, tables / np.where(np.arange(64), 1, BLOCK)))
-    gain = (_values(levels, exact) * worth).sum(axis=1)
+    gain = (_values(table, levels, len(tables)) * worth).sum(axis=1)
     missing = np.maximum(0, share * len(some) - count)
     gain = gain - missing * np.minimum(-np.log(1 - share), MOST_AGAINST)
     return Evidence(gain, count, len(some))
@@ -149,24 +154,36 @@ def coarser_gain(blocks: Blocks, table: np.ndarray) -> float:
     some = evenly_spaced(len(blocks.luma), NEXT)
     chosen = replace(blocks, luma=blocks.luma[some], coefficients=blocks.coefficients[some])
     tables, at = [table], []
-    for k in np.argsort(-_values(*exact_blocks(chosen, table[None]))[0])[:SHOWN]:
+    for k in np.argsort(-_values(*_exact_pairs(chosen, table[None]), 1)[0])[:SHOWN]:
         for step in range(table[k] + 1, max(2 * table[k], table[k] + FINER) + 1):
             tables.append(np.where(np.arange(64) == k, step, table))
             at.append(k)
     tables = np.stack(tables)
-    levels, exact = exact_blocks(chosen, tables)
-    values = _values(levels, exact)
-    score = (values * np.log(tables)).sum(axis=1) + exact.sum(axis=1)
+    of, levels = _exact_pairs(chosen, tables)
+    values = _values(of, levels, len(tables))
+    score = (values * np.log(tables)).sum(axis=1) + np.bincount(of, minlength=len(tables))
     more = np.zeros(64)
     enough = values[np.arange(1, len(tables)), at] >= VALUES
     np.maximum.at(more, np.array(at)[enough], (score[1:] - score[0])[enough])
     return float(more.sum())
 
 
-def _values(levels, exact):
-    """How many different values exact blocks show, but 0, of each frequency: (t, 64) int."""
-    table, block, frequency = np.nonzero(levels * exact[..., None])
-    level = levels[table, block, frequency]
+def _exact_pairs(blocks, tables):
+    """Of each pair of a table (t, 64) and a block that it explains: the table (m,), levels (m, 64).
+    """
+    samples = (blocks.luma + 128).astype(np.uint8)
+    ends = ((samples - np.uint8(1)) >= 254).any(axis=1)  # where more than noise may be cut off
+    table, block, levels = near_lattice(blocks.coefficients, tables, MOST_OFF, ends)
+    levels = levels.astype(np.int32)
+    again = inverse_dct(levels * np.asarray(tables, np.int32)[table])
+    exact = (again == samples[block]).all(axis=1)
+    return table[exact], levels[exact]
+
+
+def _values(table, levels, count):
+    """How many different values exact blocks show, but 0, of each frequency: (count, 64) int."""
+    block, frequency = np.nonzero(levels)
+    level = levels[block, frequency]
     level = np.where(frequency, np.abs(level), level + TOP // 2)  # of AC, signs do not matter
-    values = np.unique((table * 64 + frequency) * TOP + level)
-    return np.bincount(values // TOP, minlength=64 * len(levels)).reshape(-1, 64)
+    values = np.unique((table[block] * 64 + frequency) * TOP + level)
+    return np.bincount(values // TOP, minlength=64 * count).reshape(-1, 64)

@@ -29,11 +29,13 @@ import cv2
 import numpy as np
 
 from classifier.forensics.blocks import (
-    BLOCK, DCT2, PHASE_SIDE, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks,
-    evenly_spaced, phase_shares)
-from classifier.forensics.exact_blocks import exact_blocks, expected
+    BLOCK, DCT2, Blocks, clipped_pixels, cut_windows, decoder_luma, distinct_blocks, evenly_spaced,
+    has_clipped)
+from classifier.forensics.exact_blocks import MOST_OFF, exact_blocks, expected
+from classifier.forensics.grid_phases import PHASE_SIDE, phase_shares
 from classifier.forensics.inverse_dct import inverse_dct
 from classifier.forensics.lattice import ANY_TABLE, Lattice, find_quality
+from classifier.forensics.near_lattice import near_lattice
 from classifier.forensics.scores import quality_scores
 from classifier.forensics.tables import standard_tables
 
@@ -80,49 +82,52 @@ def _candidates(image):
     gains = {}
     if min(height, width) < 2 * BLOCK:
         return []
-    for top in range(0, TILES * height, height):
-        for left in range(0, TILES * width, width):
-            tile = image[top:top + height + PHASE_SIDE, left:left + width + PHASE_SIDE]
-            for dy, dx in _tile_phases(tile):
-                gain, quality = _best_table(tile, dy, dx)
-                found = quality, (top + dy) % BLOCK, (left + dx) % BLOCK
-                gains[found] = gains.get(found, 0) + gain
+    tiles = [(top, left, image[top:top + height + PHASE_SIDE, left:left + width + PHASE_SIDE])
+             for top in range(0, TILES * height, height) for left in range(0, TILES * width, width)]
+    for (top, left, tile), phases in zip(tiles, _likely_phases([tile for *_, tile in tiles])):
+        for dy, dx in phases:
+            gain, quality = _best_table(tile, dy, dx)
+            found = quality, (top + dy) % BLOCK, (left + dx) % BLOCK
+            gains[found] = gains.get(found, 0) + gain
     return sorted((found for found in gains if gains[found] >= GAIN),
                   key=gains.get, reverse=True)[:TRIED]
 
 
-def _tile_phases(tile):
-    """The phases at which a tile looks most like a JPEG: by coarse tables, by fine ones."""
-    *_, windows = cut_windows(tile, 0, 0, PHASE_SIDE, 4 * WINDOWS)
-    luma = _like_a_photo(decoder_luma(windows))
-    if not len(luma):
-        return []
-    shares = phase_shares(luma[evenly_spaced(len(luma), WINDOWS)])
-    return {divmod(int(share.sum(axis=0).argmax()), BLOCK) for share in shares}
+def _likely_phases(tiles):
+    """The phases at which each tile looks most like a JPEG: by coarse tables, by fine ones."""
+    several = []
+    for tile in tiles:
+        luma = _like_a_photo(decoder_luma(cut_windows(tile, 0, 0, PHASE_SIDE, 4 * WINDOWS)[2]))
+        several.append(luma[evenly_spaced(len(luma), WINDOWS)])
+    ends = np.cumsum([len(luma) for luma in several])
+    shares = np.split(phase_shares(np.concatenate(several)), ends[:-1], axis=1)
+    return [{divmod(int(share.sum(axis=0).argmax()), BLOCK) for share in both}
+            if len(luma) else set() for both, luma in zip(shares, several)]
 
 
 def _like_a_photo(luma):
     """Those of windows (n, side, side) uint8 that have many gray levels, as drawings have not."""
-    levels = np.sort(luma.reshape(len(luma), luma.shape[1] * luma.shape[2]), axis=1)
-    different = 1 + (levels[:, 1:] != levels[:, :-1]).sum(axis=1)
-    return luma[different >= DIFFERENT * luma.shape[-1]]
+    shown = np.zeros((len(luma), 256), bool)
+    shown[np.arange(len(luma))[:, None], luma.reshape(len(luma), luma.shape[1] ** 2)] = True
+    return luma[np.count_nonzero(shown, axis=1) >= DIFFERENT * luma.shape[-1]]
 
 
 def _best_table(tile, dy, dx):
     """The table that explains most in textured blocks of a tile: its gain, nats, and quality."""
     *_, windows = cut_windows(tile, dy, dx, BLOCK, 4 * SAMPLED)
-    windows = windows[~clipped_pixels(windows).any(axis=(1, 2))]
-    luma = _like_a_photo(decoder_luma(windows))
+    luma = _like_a_photo(decoder_luma(windows[~has_clipped(windows)]))
     blocks, _ = distinct_blocks(luma, SAMPLED)
     if len(blocks) < VOTES:
         return 0, 1
-    tables = standard_tables()[:FINEST].astype(np.float32)
+    tables = standard_tables()[:FINEST]
     coefficients = blocks @ DCT2.T
-    levels = np.rint(coefficients / tables[:, None])
-    near = np.abs(coefficients - levels * tables[:, None]).max(axis=2) <= NEAR
-    near &= np.count_nonzero(levels[..., 1:], axis=2) >= LEVELS
-    table, block = np.nonzero(near)  # few, of which alone it is worth while to see the pixels
-    levels = levels[table, block]
+    table, block, levels = near_lattice(coefficients, tables, MOST_OFF)
+    near = np.count_nonzero(levels[:, 1:], axis=1) >= LEVELS
+    near &= np.abs(coefficients[block] - levels * tables[table]).max(axis=1, initial=0) <= NEAR
+    near &= (np.bincount(table, near, FINEST) >= VOTES)[table]
+    if not near.any():
+        return 0, 1
+    table, block, levels = table[near], block[near], levels[near]
     samples = inverse_dct((levels * tables[table]).astype(np.int32))
     exact = (samples == (blocks[block] + 128).astype(np.uint8)).all(axis=1)
     gain = ((levels != 0) * np.log(tables[table]))[:, 1:].sum(axis=1) * exact

@@ -62,27 +62,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from classifier.forensics.blocks import (
-    BLOCK, CLIPPED_PIXELS, MAX_BLOCKS, PHASE_SIDE, SHIFTED_DCT, clipped_pixels, cut_windows,
-    decoder_luma, evenly_spaced, get_blocks, phase_shares, pixel_repetition)
+from classifier.forensics.blocks import BLOCK, MAX_BLOCKS, get_blocks, pixel_repetition
 from classifier.forensics.chroma import NO_SCORES, read_chroma
 from classifier.forensics.exact_blocks import rounded_right, table_evidence
+from classifier.forensics.grid_phases import likely_phases
 from classifier.forensics.proved_qualities import proved_qualities
 from classifier.forensics.scores import (
     FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, least_evidence, middle, misfit,
     most_misfit, quality_scores, step_scores)
 from classifier.forensics.tables import MAX_STEP, standard_tables, turned_tables
 
-PATCHES = 256             # windows in which the 64 phases are compared
-PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
 HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their share of exact blocks
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
 ANY_TABLE = 100.0         # nats that show a lattice
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
-
-BOX = (SHIFTED_DCT[:, 0, :PHASE_SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
 
 
 @dataclass(frozen=True)
@@ -171,7 +166,7 @@ def find_quality(image: np.ndarray, guess: float | None = None,
     times, row, column = pixel_repetition(image) if grid is None else (1, 0, 0)
     if times > 1:
         return replace(find_quality(image[row::times, column::times], guess), repeated=times)
-    found = _search(image, _phases(image, grid), guess, standard_tables())
+    found = _search(image, likely_phases(image) if grid is None else [grid], guess, standard_tables())
     if found.qualities or found.any_table < ANY_TABLE:
         return found
     # a quarter-turn of the pixels, or of the coefficients of the file
@@ -272,34 +267,6 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
                    exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
 
 
-def _phases(image, grid):
-    """The given grid phase, or likely ones, the likeliest first: a list of different (dy, dx).
-
-    Two means over the AC coefficients of each of the 64 phases rank them: the share near
-    zero (coarse tables), and cos(2 pi c) of those beyond 1, as steps are whole numbers
-    (fine tables; rounding noise leaves exp(-2 pi^2 / 12) = 0.19 of it). Small images,
-    whose ranks are uncertain, get more candidates, up to all 64.
-    """
-    if grid is not None:
-        return [grid]
-    *_, windows = cut_windows(image, 0, 0, PHASE_SIDE, 2 * PATCHES)
-    clipped = clipped_pixels(windows).astype(np.float32)
-    valid = BOX @ clipped @ BOX.T <= CLIPPED_PIXELS / 2  # n, dy, dx
-    luma = decoder_luma(windows)
-    useful = np.flatnonzero(valid.any(axis=(1, 2)) & (np.ptp(luma, axis=(1, 2)) > 1))
-    useful = useful[evenly_spaced(len(useful), PATCHES)]
-    if not len(useful):
-        return [(0, 0)]
-    luma, valid = luma[useful], valid[useful]
-    zero, whole = phase_shares(luma)
-    count = valid.sum(axis=0)  # of each phase
-    ranks = [np.argsort(-np.where(count, (share * valid).sum(axis=0) / np.maximum(count, 1), -1),
-                        axis=None) for share in (zero, whole)]
-    most = max(4, min(64, PHASE_BLOCKS // (len(windows) + 1)))
-    different = list(dict.fromkeys(np.stack(ranks, axis=1).ravel().tolist()))
-    return [divmod(phase, BLOCK) for phase in different[:most]]
-
-
 @dataclass(frozen=True)
 class TableEstimate:
     """A luma table read from a lattice, whoever made the table."""
@@ -333,7 +300,7 @@ def estimate_table(image: np.ndarray, grid: tuple[int, int] | None = None) -> Ta
     """
     _check(image, grid)
     most = -1.0
-    for phase in _phases(image, grid):
+    for phase in likely_phases(image) if grid is None else [grid]:
         blocks_there = get_blocks(image, *phase)
         scores_there = step_scores(blocks_there)
         seen = np.maximum(scores_there[1:].max(axis=1), 0).sum()

@@ -9,6 +9,7 @@ import functools
 import numpy as np
 
 from classifier.forensics.blocks import DCT2, Blocks
+from classifier.forensics.near_lattice import near_lattice
 from classifier.forensics.tables import MAX_STEP
 
 BINS_PER_UNIT = 8         # |coefficient| histogram; 1/8 is also the grid of DC, (0,4), (4,4)
@@ -19,6 +20,7 @@ EPSILON = 0.002           # coefficients that no model explains
 ZERO_WIDTH = 2.5          # sigmas around zero that count as zero
 FLAT_STEP = 16            # smallest DC step that shows in flat blocks (2 gray levels)
 PIXEL_ERROR = 0.55        # gray levels that rounding may leave between pixels and lattice
+MOST_OFF = 64 * PIXEL_ERROR ** 2 + 0.1    # the same for a block's squares, summed up
 
 TIE = 3.0                 # nats within which qualities count as indistinguishable
 MAX_SPAN = 4              # widest set of qualities that one answer may stand for
@@ -38,6 +40,12 @@ FEW_LUMA = 100            # up to so many blocks, chroma and exact pixels help a
 # Of so few blocks, qualities from 80 on need more: off their grid, the edges between flat
 # blocks of a coarse table fit a fine table with up to 27 nats (1600 crops of photos).
 FINE_FROM, FINE_EVIDENCE = 80, 30.0
+
+
+# Frequencies whose coefficients have much the same range.
+_BANDS = [np.flatnonzero((low <= sum(np.divmod(np.arange(64), 8)))
+                         & (sum(np.divmod(np.arange(64), 8)) < high))
+          for low, high in ((0, 1), (1, 3), (3, 6), (6, 15))]
 
 
 @functools.lru_cache(maxsize=1)
@@ -69,10 +77,18 @@ def _flat_table():
 def step_scores(blocks: Blocks) -> np.ndarray:
     """The score of every step at every frequency: (64, 255) float32, in nats."""
     index = np.rint(np.abs(blocks.coefficients) * BINS_PER_UNIT).astype(np.int32)
-    top = min(int(index.max(initial=0)) + 1, BINS)
     np.minimum(index, BINS - 1, out=index)
-    index += top * np.arange(64, dtype=np.int32)
-    histogram = np.bincount(index.ravel(), minlength=64 * top).reshape(64, top)
+    scores = np.empty((64, MAX_STEP), np.float32)
+    for band in _BANDS:
+        scores[band] = _summed(index[:, band])
+    return scores
+
+
+def _summed(index):
+    """Scores of all steps, summed up over bins (n, f) of |coefficients|: (f, 255) float32."""
+    top, frequencies = int(index.max(initial=0)) + 1, index.shape[1]
+    index = index + top * np.arange(frequencies, dtype=np.int32)
+    histogram = np.bincount(index.ravel(), minlength=frequencies * top).reshape(frequencies, top)
     used = np.flatnonzero(histogram.any(axis=0))
     return histogram[:, used].astype(np.float32) @ _score_table()[used]
 
@@ -90,19 +106,19 @@ def _clipped_scores(blocks, tables):
     return np.logaddexp(score, 0).sum(axis=0) - len(score) * np.log(2)
 
 
-def _exact_scores(blocks, tables):
+def exact_scores(blocks: Blocks, tables: np.ndarray) -> list[np.ndarray]:
     """What tables (t, 64) gain where they explain a block to the pixel: AC, DC (t,) float64.
 
     The rounding noise of nearly flat blocks, of a gray level or two, is not Gaussian, but the
     block is round(IDCT(n q)) to the pixel. It then is as likely as n is: log q for each level
     that is not 0, and for DC, of which flat blocks show every eighth value, log(q / 8).
     """
-    steps = tables.astype(np.float32)[:, None]
-    level = np.rint(blocks.coefficients / steps)  # t, n, 64
-    off = np.abs(blocks.luma - (level * steps) @ DCT2).max(axis=2)
-    table, block = np.nonzero(off <= PIXEL_ERROR)
-    gain = np.where(level[table, block] != 0, np.log(steps[table, 0]), 0)
-    gain[:, 0] = np.log(np.maximum(1, steps[table, 0, 0] / 8))
+    table, block, level = near_lattice(blocks.coefficients, tables, MOST_OFF)
+    steps = tables.astype(np.float32)[table]
+    exact = np.abs(blocks.luma[block] - (level * steps) @ DCT2).max(axis=1, initial=0) <= PIXEL_ERROR
+    table, block, level, steps = (part[exact] for part in (table, block, level, steps))
+    gain = np.where(level != 0, np.log(steps), 0)
+    gain[:, 0] = np.log(np.maximum(1, steps[:, 0] / 8))
     gain -= _looked_up(blocks.coefficients[block], tables[table])
     return [np.bincount(table, np.maximum(more, 0), len(tables))
             for more in (gain[:, 1:].sum(axis=1), gain[:, 0])]
@@ -139,7 +155,7 @@ def quality_scores(blocks: Blocks, tables: np.ndarray,
     ac = scores[np.arange(64), tables - 1].sum(axis=1, dtype=np.float64)
     free = float(scores.max(axis=1).sum())
     if exact:
-        ac, dc = np.add((ac, dc), _exact_scores(blocks, tables))
+        ac, dc = np.add((ac, dc), exact_scores(blocks, tables))
     if len(blocks.clipped):
         clipped = _clipped_scores(blocks, tables)
         ac, free = ac + clipped, free + float(clipped.max())
