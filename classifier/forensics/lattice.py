@@ -113,6 +113,11 @@ class Lattice:
         return len(self.qualities) > 1
 
     @property
+    def best_grid(self) -> tuple[int, int] | None:
+        """The phase (dy, dx) of the block grid that the image's own pixels look most like."""
+        return (self.grid_dy, self.grid_dx) if self.repeated == 1 else None
+
+    @property
     def quality_low(self) -> int | None:
         """The lowest quality that explains the image, 1..100; None without a lattice."""
         return min(self.qualities, default=None)
