@@ -4,7 +4,10 @@
     coded = compress(image, quality=75)    # after OpenCV's JPEG, decoded again
 
 Pillow reads, because it refuses truncated files (OpenCV fills them up with grey) and knows every
-colour mode; OpenCV compresses, as in the paper.
+colour mode; OpenCV compresses, as in the paper. Of PNG, OpenCV would give the same pixels and
+refuse all that Pillow does; but with checksums checked it reads only 1.1 (files of OpenCV) to 1.25
+times (of Pillow) as fast, and its libpng writes of damage to stderr, which cannot be silenced while
+other threads read.
 """
 import io
 import logging

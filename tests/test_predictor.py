@@ -10,11 +10,11 @@ from PIL import Image
 
 from classifier.conclusion import conclusion
 from classifier.errors import InputError
-from classifier.images import compress, to_pillow
+from classifier.images import compress, read_image, to_pillow
 from classifier.forensics.lattice import Lattice
 from classifier.models import COMP_TYPES
 from classifier.posterior import Posterior
-from classifier.predictor import PATCHES, Prediction, Predictor
+from classifier.predictor import PATCHES, Prediction, Predictor, _is_flat
 from classifier.report import report_on
 from conftest import PRISTINE, REPOSITORY
 
@@ -149,3 +149,62 @@ def test_an_answer_is_the_lattice_s_else_the_network_s_else_none():
     assert answer(Prediction(50.0, 3, 4)) == (50, None, None, 'network', None, None)
     assert answer(Prediction(None, 0, 4, reason='why', lattice=nothing)) == (
         None, None, None, 'none', None, None)
+
+
+@pytest.fixture(scope='module')
+def automatic():
+    return Predictor()
+
+
+def saved(tmp_path, image, quality):
+    path = tmp_path / 'a.jpg'
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return path
+
+
+@pytest.mark.parametrize('quality', [85, 90, 95])
+def test_a_header_that_a_quarter_of_the_patches_agrees_with_takes_no_more(
+        automatic, photo, tmp_path, quality):
+    found = automatic.predict(saved(tmp_path, photo, quality))
+    assert found.confirms_header and found.verdict == 'consistent' and found.patches == 64
+    assert quality - 10 <= found.posterior.low <= found.network_quality
+    assert automatic.ask_network(compress(photo, quality)).patches == 256  # not without a header
+
+
+def test_a_header_is_contradicted_by_all_patches_as_if_none_had_been_looked_at_before(
+        automatic, photo, tmp_path):
+    edited = cv2.resize(compress(photo, 30), None, fx=1.2, fy=1.2, interpolation=cv2.INTER_CUBIC)
+    found = automatic.predict(saved(tmp_path, edited, 95))
+    assert found.verdict == 'contradiction' and found.patches == 256
+    assert found.posterior == automatic.ask_network(read_image(tmp_path / 'a.jpg')).posterior
+
+
+def test_an_image_is_predicted_once(automatic, photo, tmp_path, monkeypatch):
+    path = saved(tmp_path, photo, 90)
+    looked_at, predict = [], Predictor.predict
+    monkeypatch.setattr(Predictor, 'predict', lambda *args: (
+        looked_at.append(args), predict(*args))[1])
+    report_on(path, automatic)
+    assert len(looked_at) == 1
+
+
+def test_an_image_is_flat_where_fewer_than_2_percent_of_its_tiles_are_textured(photo):
+    def textured(image):  # the standard deviation of every tile and channel
+        height, width = (side - side % 16 for side in image.shape[:2])
+        tiles = image[:height, :width].reshape(height // 16, 16, width // 16, 16, 3)
+        return (tiles.std(axis=(1, 3)).max(axis=-1) > 1.5).mean()
+
+    rng = np.random.default_rng(0)
+    images = [photo, np.full((333, 250, 3), 7, np.uint8), np.zeros((16, 16, 3), np.uint8)]
+    for tiles in (1, 5, 6, 7):  # of 300: 2 % are 6
+        flat = np.full((320, 240, 3), 100, np.uint8)
+        for tile in rng.choice(300, tiles, replace=False):
+            y, x = 16 * (tile // 15), 16 * (tile % 15)
+            flat[y:y + 16, x:x + 8, 1] += 4
+        images.append(flat)
+    limit = np.full((16, 16, 3), 100, np.uint8)
+    limit[:, ::2] += 3  # a standard deviation of 1.5, which is not more
+    images += [limit, np.where(np.arange(16)[:, None, None] < 1, limit + 1, limit)]
+    for image in images:
+        assert _is_flat(image) == (textured(image) < 0.02)
+    assert {_is_flat(image) for image in images} == {False, True}

@@ -170,8 +170,10 @@ def find_quality(image: np.ndarray, guess: float | None = None,
             return found
     times, row, column = pixel_repetition(image) if grid is None else (1, 0, 0)
     if times > 1:
-        return replace(find_quality(image[row::times, column::times], guess), repeated=times)
-    found = _search(image, likely_phases(image) if grid is None else [grid], guess, standard_tables())
+        smaller = np.ascontiguousarray(image[row::times, column::times])
+        return replace(find_quality(smaller, guess), repeated=times)
+    phases = likely_phases(image) if grid is None else [grid]
+    found = _search(image, phases, guess, standard_tables())
     if found.qualities or found.any_table < ANY_TABLE:
         return found
     # a quarter-turn of the pixels, or of the coefficients of the file

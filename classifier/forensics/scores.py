@@ -115,7 +115,8 @@ def exact_scores(blocks: Blocks, tables: np.ndarray) -> list[np.ndarray]:
     """
     table, block, level = near_lattice(blocks.coefficients, tables, MOST_OFF)
     steps = tables.astype(np.float32)[table]
-    exact = np.abs(blocks.luma[block] - (level * steps) @ DCT2).max(axis=1, initial=0) <= PIXEL_ERROR
+    off = np.abs(blocks.luma[block] - (level * steps) @ DCT2)
+    exact = off.max(axis=1, initial=0) <= PIXEL_ERROR
     table, block, level, steps = (part[exact] for part in (table, block, level, steps))
     gain = np.where(level != 0, np.log(steps), 0)
     gain[:, 0] = np.log(np.maximum(1, steps[:, 0] / 8))
