@@ -100,7 +100,7 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     varied = np.ptp(planes[CENTRE], axis=(1, 2)) > 0
     if varied.sum() < MIN_VARIED:
         return Chroma()
-    blocks, tables = _plane_blocks(planes[:, OWN, OWN], slice(None)), standard_tables(chroma=True)
+    blocks, tables = _plane_blocks(_samples(planes[:, OWN, OWN])), standard_tables(chroma=True)
     ac, dc, _ = quality_scores(blocks, tables)
     if (ac + dc)[:FINEST].max() > HOPELESS:
         ac, dc = np.add((ac, dc), exact_scores(blocks, tables))
@@ -114,7 +114,8 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
         return full if fits else Chroma()
     coded, phase = ((coded[:, OWN, HALF], odd_x) if kind == '4:2:2' else
                     (coded[:, HALF, HALF], odd_x + 2 * odd_y))
-    scores, blocks = _best_part([_plane_blocks(coded, phase == p) for p in np.unique(phase)[::-1]])
+    coded, phase = _samples(coded), np.tile(phase, 2)
+    scores, blocks = _best_part([_plane_blocks(coded[phase == p]) for p in np.unique(phase)[::-1]])
     top = int(scores[:FINEST].argmax())
     if scores[top] >= least_evidence(top + 1, 0):
         return Chroma(kind, scores, blocks)
@@ -156,11 +157,15 @@ def _subsampling(planes, varied):
     return kind, share, coded, max(shares[1::2])
 
 
-def _plane_blocks(planes, chosen):
-    """Chosen blocks of Cb and Cr, from planes (2 n, 8, 8), less 128, float32: `Blocks`."""
-    planes = (planes + 128).clip(0, 255).astype(np.uint8)
-    (cb, flat_cb), (cr, flat_cr) = (distinct_blocks(plane[chosen], FEW_LUMA // 2)
-                                    for plane in np.split(planes, 2))
+def _samples(planes):
+    """Planes less 128, float32, as a decoder has them: uint8."""
+    return (planes + 128).clip(0, 255).astype(np.uint8)
+
+
+def _plane_blocks(samples):
+    """Blocks of Cb, then as many of Cr, (2 n, 8, 8) uint8: `Blocks`."""
+    (cb, flat_cb), (cr, flat_cr) = (distinct_blocks(plane, FEW_LUMA // 2)
+                                    for plane in np.split(samples, 2))
     blocks = np.concatenate([cb, cr])
     return Blocks(blocks, blocks @ DCT2.T, np.append(flat_cb, flat_cr), blocks[:0])
 
