@@ -66,7 +66,7 @@ def network_of(args: argparse.Namespace, predictor: Predictor, made: dict) -> tu
     return network
 
 
-def opened(network: tuple) -> tuple[Predictor, bool]:
+def opened(network: tuple) -> Predictor:
     """This thread's `Predictor`, opened when first asked for.
 
     That of a model file is for this thread alone; that of a checkpoint, slow to open, for all.
@@ -75,20 +75,14 @@ def opened(network: tuple) -> tuple[Predictor, bool]:
     ----------
     network : tuple
         As `network_of` returns it.
-
-    Returns
-    -------
-    predictor : Predictor
-    new : bool
-        Whether this thread asked for the first time.
     """
     own = vars(_OPENED)
-    if new := network not in own:
+    if network not in own:
         with _OPENING:
             own[network] = _SHARED.get(network) or Predictor(*network[:-1], threads=1)
             if own[network].model is None:
                 _SHARED[network] = own[network]
-    return own[network], new
+    return own[network]
 
 
 def ordered_map(pool: Executor, work: Callable, items: Iterable, ahead: int) -> Iterator:

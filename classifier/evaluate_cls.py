@@ -180,7 +180,7 @@ def evaluate_image(item: tuple, network: tuple, find_threshold: bool,
                    refine: bool) -> list[list] | InputError:
     """A part of an image's row, for its path and some cases; or an InputError without the path."""
     path, cases = item
-    predictor, _ = opened(network)
+    predictor = opened(network)
     try:
         image, found = read_image(Path(path)), []
         for (dy, dx), quality in cases:

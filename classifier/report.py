@@ -82,7 +82,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
 
     Without a predictor, it is this thread's own. `seconds` is without reading the file.
     """
-    predictor = predictor or opened(network)[0]
+    predictor = predictor or opened(network)
     warnings, header = [], None
     try:
         header = known_header(path)
