@@ -21,11 +21,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from html import escape
 from types import ModuleType
 from typing import Any
 
 from classifier.cli import command, count, script_parser
-from classifier.desk import Desk, Stopped, files_made_of, pixels_of
+from classifier.desk import Desk, Stopped, pixels_of
 from classifier.errors import InputError
 from classifier.files import whole_file
 from classifier.images import MAX_PIXELS
@@ -41,7 +42,7 @@ SHOW_EVERY = 0.5           # seconds between two looks at how far many pictures 
 LOCAL_ONLY = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
               "form-action 'self'; frame-ancestors 'none'")
 TITLE = ('<h1>At what JPEG quality was this picture compressed?</h1>'
-         '<p>Told from its pixels. It stays on this machine.</p>')
+         '<p>Found in its pixels. It stays on this machine.</p>')
 NAMES = 'files => [files, (files ?? []).map(file => file.orig_name)]'
 STYLE, PASTE = (Path(__file__).with_name(name) for name in ('page.css', 'paste.js'))
 
@@ -69,11 +70,14 @@ def build(gr: ModuleType, desk: Desk) -> Any:
         rows = gr.Dataframe(headers=list(COLUMNS), datatype=list(TYPES), interactive=False,
                             visible=False, max_height=500, wrap=True, elem_id='table',
                             label='Click a row to see its picture; ⋮ beside a heading sorts',
-                            column_widths=['5%', '24%', '38%', '11%', '11%', '11%'])
+                            column_widths=['5%', '22%', '35%', '10%', '9%', '9%', '10%'],
+                            buttons=['fullscreen'])
         with gr.Row(visible=False, elem_id='downloads') as downloads:
             as_csv, as_json = (gr.DownloadButton(f'Download {kind}', size='sm', scale=0,
                                                  min_width=140) for kind in ('CSV', 'JSON'))
         shown = gr.HTML(elem_id='picture')
+        rebuild = gr.Button('Rebuild the JPEG', visible=False, elem_id='rebuild')
+        rebuilt = gr.HTML(elem_id='rebuilt')
         draw = gr.Button('Draw the quality map', visible=False, elem_id='draw')
         drawn = gr.Image(visible=False, interactive=False, type='filepath', elem_id='map',
                          label='Quality map: the quality that the network sees in each part',
@@ -106,8 +110,8 @@ def build(gr: ModuleType, desk: Desk) -> Any:
             """What shows one picture, but for its map."""
             desk.new_request()
             return {chosen: index, shown: card(found[index]), draw: gr.update(visible=False),
-                    drawn: gr.update(value=None, visible=False),
-                    files: listed([])}
+                    drawn: gr.update(value=None, visible=False), files: listed(found[index]),
+                    rebuild: gr.update(visible=found[index].can_be_rebuilt), rebuilt: ''}
 
         def choose_row(found, event: gr.SelectData):
             return choose(found, int(event.row_value[0]) - 1)
@@ -117,7 +121,7 @@ def build(gr: ModuleType, desk: Desk) -> Any:
             if picture is None or not picture.has_pixels:
                 return gr.skip()
             if pixels_of(picture.path) > DRAWN_AT_ONCE:
-                return {draw: gr.update(visible=True), files: listed(files_made_of(picture))}
+                return {draw: gr.update(visible=True), files: listed(picture)}
             return draw_map(found, index, progress)
 
         def draw_map(found, index, progress=gr.Progress()):
@@ -130,18 +134,30 @@ def build(gr: ModuleType, desk: Desk) -> Any:
                 return {status: str(error)}
             return {draw: gr.update(visible=False),
                     drawn: gr.update(value=str(path), visible=True),
-                    files: listed(files_made_of(found[index], path))}
+                    files: listed(found[index])}
 
-        def listed(paths):
+        def make_jpeg(found, index):
+            yield {rebuild: gr.update(visible=False)}
+            try:
+                for news in desk.rebuild(found[index]):
+                    yield {rebuilt: escape(news)}
+            except Stopped:
+                return
+            yield {files: listed(found[index])}
+
+        def listed(picture):
+            paths = desk.files_made_of(picture)
             return gr.update(value=paths or None, visible=bool(paths))
 
-        of_picture = [chosen, shown, draw, drawn, files, status]
+        of_picture = [chosen, shown, draw, drawn, files, status, rebuild, rebuilt]
         of_all = [given, pictures, rows, downloads, as_csv, as_json, *of_picture]
         how = {'api_visibility': 'private', 'concurrency_limit': None, 'show_progress_on': status}
         for event in (given.upload(look, [given, names], of_all, js=NAMES, **how),
                       rows.select(choose_row, pictures, of_picture, **how)):
             event.then(show_map, [pictures, chosen], of_picture, **how)
         draw.click(draw_map, [pictures, chosen], of_picture, **how)
+        rebuild.click(make_jpeg, [pictures, chosen], [rebuild, rebuilt, files],
+                      **how | {'show_progress': 'hidden'})
     return blocks
 
 
@@ -211,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f'port {args.port} is taken, or not allowed; choose another one: '
                              '--port N') from None
         finally:
-            desk.new_request()  # so that no map is waited for
+            desk.close()  # so that no map and no JPEG file is waited for
             blocks.close(verbose=False)
 
 

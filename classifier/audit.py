@@ -41,6 +41,25 @@ def sort_of(row: dict) -> str:
     return HIDDEN if found == 'exact' or row['compressed'] not in (None, '') else UNKNOWN
 
 
+def last_quality(row: dict) -> float | None:
+    """That of a JPEG file's header; of other images that of their pixels; None if not known."""
+    name = 'quality' if row['verdict'] == 'no header' else 'header_quality'
+    quality = row.get('table_quality') if name == 'quality' else None
+    quality = row[name] if quality in (None, '') else quality
+    return None if quality in (None, '') else float(quality)
+
+
+def lowest_quality(row: dict) -> float | None:
+    """The lowest quality at which an image is known, or estimated, to have been compressed.
+
+    Of its last save and an earlier one, and of pixels that contradict a header; None if none is.
+    """
+    found = [last_quality(row), row.get('earlier_quality')]
+    if row['verdict'] == 'contradiction':
+        found += [row['quality'], row.get('network_quality')]
+    return min((float(quality) for quality in found if quality not in (None, '')), default=None)
+
+
 class Audit:
     """What the rows of a folder's images say together.
 
@@ -55,7 +74,7 @@ class Audit:
     qualities : dict
         {sort: Counter} by BINS: of hidden JPEGs as found, of files by header.
     worst : list
-        (quality, path, row) of the WORST images of lowest quality, the lowest first.
+        (quality, number, row) of the WORST JPEGs by `lowest_quality`, the lowest first.
     """
 
     def __init__(self):
@@ -72,16 +91,16 @@ class Audit:
         edited = row['edited'] not in (None, '') and float(row['edited']) > 0.5
         names += [EDITED] if edited and sort in (HIDDEN, FILE) else []
         self._count(subfolder, names)
-        seen = row.get('table_quality') or row['quality']
-        quality = row['header_quality'] if sort == FILE else seen
-        if sort not in self.qualities or quality in (None, ''):
+        if sort not in self.qualities:
             return
-        name = BINS[min(max(int(float(quality)) - 1, 0) // BIN, len(BINS) - 1)]
-        self.qualities[sort][name] += 1
-        self.quality_by_subfolder[subfolder][name] += 1
-        if seen not in (None, '') and kind(row) != NEVER:
-            bisect.insort(self.worst, (float(seen), next(self._number), row))
+        lowest, quality = lowest_quality(row), last_quality(row)
+        if lowest is not None:
+            bisect.insort(self.worst, (lowest, next(self._number), row))
             del self.worst[WORST:]
+        if quality is not None:
+            name = BINS[min(max(int(quality) - 1, 0) // BIN, len(BINS) - 1)]
+            self.qualities[sort][name] += 1
+            self.quality_by_subfolder[subfolder][name] += 1
 
     def unread(self, subfolder: str) -> None:
         """Count an image that could not be read."""
@@ -135,6 +154,14 @@ def compare(counts: dict[str, Counter], columns: Sequence) -> tuple[str, bool]:
             'trained to distinguish them may learn the compression instead.'), True
 
 
+def _said(row):
+    parts = [answer(row), 'no JPEG header' if row['verdict'] == 'no header' else
+             f'header says quality {row["header_quality"]}: {row["verdict"]}']
+    if saved_before(row):
+        parts.append(f'saved before at about quality {row["earlier_quality"]}')
+    return '; '.join(parts)
+
+
 def page(audit: Audit, title: str, thumbnail: Callable[[str], str | None]) -> str:
     """The page, as HTML.
 
@@ -151,7 +178,8 @@ def page(audit: Audit, title: str, thumbnail: Callable[[str], str | None]) -> st
         (name, f'{total[name]:,}', f'{100 * total[name] / max(1, count):.1f} %')
         for name in (*SORTS, UNREAD, RECOMPRESSED, EDITED)])), paragraph(
         f'A “{HIDDEN}” is a file of another format whose pixels were a JPEG once. “{RECOMPRESSED}” '
-        f'and “{EDITED}” are among the JPEGs; “{EDITED}” is an estimate.')]
+        f'and “{EDITED}” are among the JPEGs; “{EDITED}” is an estimate. Images that are “{NEVER}” '
+        'have no JPEG quality, and are in no count by quality.')]
     for sort, words in ((HIDDEN, 'Hidden JPEGs by the quality of their pixels'),
                         (FILE, 'JPEG files by the quality in their header')):
         body.append(bars(words, [(name, audit.qualities[sort][name]) for name in BINS]))
@@ -168,9 +196,9 @@ def page(audit: Audit, title: str, thumbnail: Callable[[str], str | None]) -> st
         for name, found in sorted(largest[:MOST_SUBFOLDERS])])))
     if len(largest) > MOST_SUBFOLDERS:
         body.append(paragraph(f'These are the largest {MOST_SUBFOLDERS} of {len(largest):,}.'))
-    body.append('<h2>The lowest qualities</h2>' + pictures([
-        (thumbnail(row['path']), printable(row['path']), ' '.join(
-            [f'{answer(row)};', 'no JPEG header' if row['verdict'] == 'no header' else
-             f'header says quality {row["header_quality"]}: {row["verdict"]}']))
-        for _, _, row in audit.worst]))
+    body.append(f'<h2>The {WORST} lowest qualities</h2>' + paragraph(
+        'JPEGs by the lowest quality at which they were compressed, in their last save or in an '
+        'earlier one, the lowest first; images that never were JPEGs are not among them.')
+        + pictures([(thumbnail(row['path']), printable(row['path']), _said(row))
+                    for _, _, row in audit.worst]))
     return document(f'JPEG compression in {printable(title)}', f'{count:,} images', body)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from classifier import __version__
+from classifier import __version__, environment
 from classifier.environment import STDERR
 from classifier.errors import InputError
 from classifier.models import COMP_TYPES
@@ -42,6 +42,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             if (signal.getsignal(signal.SIGINT) is signal.SIG_DFL
                     and threading.current_thread() is threading.main_thread()):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+            environment.announce = begin
             status = main(argv) or 0
             sys.stdout.flush()
             return status
@@ -66,6 +67,8 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             if not type(error).__module__.startswith('tensorflow.'):
                 raise
             complain(f'{name}: error: {str(error).splitlines()[0]}')
+        finally:
+            environment.announce = None
         return 2
     return wrapped
 

@@ -106,7 +106,7 @@ def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
     if prediction.quality is None:
         return f'cannot tell: {prediction.reason}'
     found = prediction.posterior
-    if found.compressed < 0.5:
+    if prediction.compressed < 0.5:
         return 'no sign of JPEG compression'
     return (f'was a JPEG of about quality {prediction.quality:.0f} ({span(found.low, found.high)})'
             + ('; the pixels were changed afterwards' if (prediction.edited or 0) > 0.5 else

@@ -2,11 +2,16 @@
 
     desk = Desk(Predictor(), max_pixels, folder)
     picture = desk.look('/tmp/1', 'photo.png')
-    files = files_made_of(picture, desk.draw_map(picture, print))
+    desk.draw_map(picture, print)
+    for news in desk.rebuild(picture):
+        print(news)
+    files = desk.files_made_of(picture)
 """
+import contextlib
 import tempfile
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +22,12 @@ from classifier.images import FORMATS, read_image
 from classifier.page import Picture
 from classifier.predictor import Predictor
 from classifier.quality_map import map_figure, quality_map
+from classifier.rebuild import Rebuilding
 from classifier.report import look_at
 
 
 class Stopped(Exception):
-    """A map was given up, for something else was asked for."""
+    """A map or a JPEG file was given up, for something else was asked for."""
 
 
 class Desk:
@@ -39,12 +45,19 @@ class Desk:
 
     def __init__(self, predictor: Predictor, max_pixels: int, folder: Path):
         self.predictor, self.max_pixels, self.folder = predictor, max_pixels, folder
-        self.lock, self.requests = threading.Lock(), 0
+        self.lock, self.requests, self.maps, self.rebuilt = threading.Lock(), 0, 0, 0
+        self.process = None  # the last one that rebuilds a JPEG file
+        self.made = defaultdict(dict)  # {a picture's path: {'map' or 'JPEG': file}}
 
-    def new_request(self) -> int:
-        """The number of a request; a map that an earlier one asked for is given up."""
+    def new_request(self) -> None:
+        """Another picture is asked for: give up what is made of an earlier one."""
         self.requests += 1
-        return self.requests
+
+    def close(self) -> None:
+        """Give up what is being made."""
+        self.new_request()
+        if self.process:
+            self.process.stop()
 
     def look(self, path: str, name: str) -> Picture:
         """The `Picture` of a file, with all that is found out about it."""
@@ -68,38 +81,65 @@ class Desk:
         InputError
             The picture is too small.
         """
-        number, path = self.new_request(), self.new_file(f'{Path(picture.name).stem}_map.png')
+        self.maps += 1
+        asked = self.requests, self.maps
+
+        def watch(done, rows):
+            if (self.requests, self.maps) != asked:
+                raise Stopped
+            if done % 8 == 0:
+                progress(done / rows)
+
+        path = self.new_file(f'{Path(picture.name).stem}_map.png')
         with self.lock:
             image = read_image(picture.path, self.max_pixels)
-            found = quality_map(_Watched(self, number, len(image), progress), image)
+            found = quality_map(self.predictor, image, watch=watch)
             save_figure(map_figure(image, found, self.predictor.threshold), path)
+        self.made[picture.path]['map'] = path
         return path
+
+    def rebuild(self, picture: Picture) -> Iterator[str]:
+        """The JPEG file of a picture that `can_be_rebuilt`, in a process of its own.
+
+        Parameters
+        ----------
+        picture : Picture
+
+        Yields
+        ------
+        str
+            How long it has been going on, and last what came of it; `files_made_of` then has the
+            file, if every pixel of it is the picture's.
+
+        Raises
+        ------
+        Stopped
+            Something else was asked for meanwhile.
+        """
+        self.rebuilt += 1
+        asked = self.requests, self.rebuilt
+        stem = Path(picture.name).stem
+        same = Path(picture.name).suffix.lower() == '.jpg'  # by its name alone
+        out = self.new_file(f'{stem}_rebuilt.jpg' if same else f'{stem}.jpg')
+        self.process = Rebuilding(picture.path, out, self.max_pixels)
+        with contextlib.closing(self.process) as process:
+            for seconds in process:
+                if (self.requests, self.rebuilt) != asked:
+                    raise Stopped
+                yield f'Rebuilding the JPEG; this can take a minute: {seconds:.0f} s ...'
+        if (self.requests, self.rebuilt) != asked:
+            raise Stopped
+        if out.exists():
+            self.made[picture.path]['JPEG'] = out
+        yield process.result
+
+    def files_made_of(self, picture: Picture) -> list[str]:
+        """The files to download that belong to a picture: its map and its JPEG file, once made."""
+        return [str(path) for path in self.made[picture.path].values() if path.exists()]
 
     def new_file(self, name: str) -> Path:
         """A path for a file of that name, in a folder of its own."""
         return Path(tempfile.mkdtemp(dir=self.folder), name)
-
-
-class _Watched:
-    """A desk's predictor that says how far a map is, and gives up when it is not wanted."""
-
-    def __init__(self, desk, number, height, progress):
-        self.desk, self.number, self.progress, self.done = desk, number, progress, 0
-        self.type = desk.predictor.type
-        self.rows = height // self.type.block
-
-    def run_network(self, patches):
-        if self.desk.requests != self.number:
-            raise Stopped
-        self.done += 1
-        if self.done % 8 == 0:
-            self.progress(self.done / self.rows)
-        return self.desk.predictor.run_network(patches)
-
-
-def files_made_of(picture: Picture, map_path: Path | None = None) -> list[str]:
-    """The files to download that belong to a picture that has pixels: its map, once it is drawn."""
-    return [str(map_path)] if map_path else []
 
 
 def pixels_of(path: Path) -> int:

@@ -4,11 +4,12 @@ TensorFlow takes seconds to import, so that only functions that build, train or 
 import it, through `import_tensorflow`.
 """
 import contextlib
+import importlib.util
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from classifier.errors import InputError
@@ -18,6 +19,7 @@ os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 STDERR = threading.RLock()  # held while stderr is silenced, and by whoever writes to it
+announce: Callable[[str], None] | None = None  # tells people what begins; a library is silent
 
 
 def cores() -> int:
@@ -53,7 +55,13 @@ def quiet() -> Iterator[None]:
 
 
 def import_tensorflow() -> tuple[ModuleType, ModuleType]:
-    """The modules tensorflow and tf_keras, imported quietly; InputError if they are missing."""
+    """The modules tensorflow and tf_keras, imported quietly; InputError if they are missing.
+
+    It takes seconds, so a script says first that it begins: see `announce`.
+    """
+    if (announce and 'tensorflow' not in sys.modules
+            and importlib.util.find_spec('tensorflow')):
+        announce('loading TensorFlow')
     try:
         with quiet():
             import tensorflow

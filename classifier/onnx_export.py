@@ -21,6 +21,7 @@ def import_onnx() -> tuple[ModuleType, ModuleType, ModuleType]:
     try:
         import onnx
         import onnxruntime
+        import_tensorflow()  # which says that it begins; tf2onnx would import it in silence
         import tf2onnx
         return onnx, onnxruntime, tf2onnx
     except (ImportError, AttributeError) as error:  # the latter: onnx 1.19 with ml-dtypes 0.3

@@ -17,8 +17,8 @@ from classifier.errors import InputError
 from classifier.report import FIELDS, REFINED_FIELDS, Report
 from classifier.summary import Summary, as_text, kind, rounded
 
-COLUMNS = ('#', 'file', 'what was found', 'quality', 'lowest', 'highest')
-TYPES = ('number', 'str', 'str', 'number', 'number', 'number')  # of the columns, to sort by
+COLUMNS = ('#', 'file', 'what was found', 'quality', 'from', 'to', 'earlier')
+TYPES = ('number', 'str', 'str', *4 * ('number',))  # of the columns, to sort by
 _KINDS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.jfif': 'JPEG', '.png': 'PNG',
           '.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF', '.webp': 'WebP', '.gif': 'GIF',
           '.avif': 'AVIF'}
@@ -55,6 +55,13 @@ class Picture:
     def has_pixels(self) -> bool:
         """Whether its pixels could be used."""
         return self.has_row and not self.found.error
+
+    @property
+    def can_be_rebuilt(self) -> bool:
+        """Whether it is no JPEG file, and its pixels prove that the whole of it was one."""
+        row = self.found.row if self.has_pixels else {}
+        return bool(row) and (row['verdict'] == 'no header' and kind(row) == 'exact'
+                              and row['region_x'] is None)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,8 @@ def _of_pixels(row: dict) -> list[Fact]:
                           'The stronger the edit, the wider it is; an edit of an unknown kind '
                           'can mislead it.'))
     found.append(Fact(
-        'Ever JPEG', _percent(row['compressed'], answer == 'exact'),
+        'Ever JPEG', 'yes: it is one' if row['verdict'] != 'no header' else _percent(
+            row['compressed'], answer == 'exact' or row['table_quality'] is not None),
         'Whether these pixels were JPEG compressed at all; a probability, where it is not proved.',
         'A good JPEG that was then made much smaller looks as if it had never been one.'))
     if row['grid_dy'] is not None:
@@ -188,19 +196,30 @@ def card(picture: Picture) -> str:
             '</details></div>')
 
 
-def table(pictures: Sequence[Picture]) -> list[list]:
-    """A row of COLUMNS for each picture, which knows it again by its number, from 1 on."""
-    rows = []
+def table(pictures: Sequence[Picture]) -> dict:
+    """A row of COLUMNS for each picture, which knows it again by its number, from 1 on.
+
+    As `gradio.Dataframe` takes it: numbers to sort by, and what is shown in their place. Where
+    there is no quality, nothing is shown, and it sorts behind all: never JPEG as better than 100,
+    behind that what cannot be told and what could not be read.
+    """
+    rows, shown = [], []
     for number, picture in enumerate(pictures, 1):
         row = picture.found.row if picture.has_pixels else {}
-        quality = row.get('quality')
-        if row and kind(row) == 'never JPEG':
-            quality = None
-        rows.append([number, printable(picture.name), _short(picture),
-                     None if quality is None else round(quality, 1),
-                     *(row.get(end) if quality is not None else None
-                       for end in ('quality_low', 'quality_high'))])
-    return rows
+        answer = kind(row) if row else None
+        known = answer in ('exact', 'estimated')
+        values = [row[name] if known else None
+                  for name in ('quality', 'quality_low', 'quality_high')]
+        if known and row['table_quality'] is not None:
+            values = [row['table_quality'], None, None]
+        numbers = [None if value is None else round(value, 1)
+                   for value in (*values, row.get('earlier_quality'))]
+        behind = 101 + ('never JPEG', 'cannot tell', None, 'exact', 'estimated').index(answer)
+        start = [number, printable(picture.name), _short(picture)]
+        rows.append(start + [behind if value is None else value for value in numbers])
+        shown.append([*map(str, start), *('' if value is None else f'{value:g}'
+                                          for value in numbers)])
+    return {'headers': list(COLUMNS), 'data': rows, 'metadata': {'display_value': shown}}
 
 
 def _short(picture: Picture) -> str:

@@ -27,6 +27,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 
+from classifier import environment
 from classifier.batch import made_with, network_of, parallel_map
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
                             count, open_predictor, script_parser)
@@ -83,8 +84,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help='no warnings, counts and progress; errors are still named')
     chosen = parser.add_argument_group('choosing images')
     chosen.add_argument('--select', metavar='EXPR',
-                        help="print only images of which this is true, such as 'compressed<0.5', "
-                        "'quality>=90 and not verdict=recompressed'")
+                        help="print only images of which this is true, such as 'compressed<0.5' "
+                        "(never JPEG) or 'compressed>=0.5 and quality>=90'")
     chosen.add_argument('--copy_to', type=Path, metavar='DIR',
                         help='with --select: copy their files there; nothing is replaced')
     chosen.add_argument('--link_to', type=Path, metavar='DIR',
@@ -161,15 +162,28 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
                 progress.update(done)
     output.end()
     if args.map:
-        image = read_image(paths[0], args.max_pixels)
-        save_figure(map_figure(image, quality_map(predictor, image), predictor.threshold), args.map)
+        draw_map(args, predictor, paths[0])
     lost = 0 if args.ignore_errors else output.summary.unread + output.unrecovered
     return 2 if lost or output.failed else 0
+
+
+def draw_map(args: argparse.Namespace, predictor: Predictor, path: Path) -> None:
+    """Write the quality map of an image to the file of --map."""
+    image = read_image(path, args.max_pixels)
+    rows = len(image) // predictor.type.block
+    with contextlib.nullcontext() if args.quiet else Progress(rows, 'rows of the map') as progress:
+        found = quality_map(predictor, image,
+                            watch=progress and (lambda done, _: progress.update(done)))
+        if progress:
+            progress.update(rows)
+    save_figure(map_figure(image, found, predictor.threshold), args.map)
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.quiet:
+        environment.announce = None
     if args.single and (args.scheduler or args.resume):
         raise InputError(f'{args.paths[0]}: --scheduler and --resume are for several images')
     if args.map and not args.single:

@@ -95,8 +95,11 @@ class Prediction:
 
     @property
     def compressed(self) -> float | None:
-        """Probability that the pixels were JPEG compressed, 0..1; None where it is not known."""
-        if self.method == 'lattice':
+        """Probability that the pixels were JPEG compressed, 0..1; None where it is not known.
+
+        Those of a JPEG file were, whatever the network thinks of them.
+        """
+        if self.header is not None or self.method == 'lattice':
             return 1.0
         return self.posterior and self.posterior.compressed
 

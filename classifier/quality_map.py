@@ -1,4 +1,5 @@
 """Where in an image which quality is seen."""
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ class QualityMap:
     confidence: np.ndarray
 
 
-def quality_map(predictor: Predictor, image: np.ndarray, neighbourhood: int = 5) -> QualityMap:
+def quality_map(predictor: Predictor, image: np.ndarray, neighbourhood: int = 5,
+                watch: Callable[[int, int], Any] | None = None) -> QualityMap:
     """The `QualityMap` of an image.
 
     Parameters
@@ -36,13 +38,19 @@ def quality_map(predictor: Predictor, image: np.ndarray, neighbourhood: int = 5)
     neighbourhood : int
         Side, in blocks, of the square that is averaged over. A patch's weight falls by a factor
         of e for each 5 levels of confidence below 100.
+    watch : callable, optional
+        Gets, before each row of blocks, how many are done, and how many there are.
     """
     t = predictor.type
     for side in image.shape[:2]:
         grid_positions(side, t)  # refuses one that is too short
     windows = patch_windows(image, t)[::t.block, ::t.block]
-    confidence, quality = np.concatenate(
-        [predictor.run_network(np.ascontiguousarray(row)) for row in windows]).T
+    rows = []
+    for row in windows:
+        if watch:
+            watch(len(rows), len(windows))
+        rows.append(predictor.run_network(np.ascontiguousarray(row)))
+    confidence, quality = np.concatenate(rows).T
     shape = windows.shape[:2]
     weight = np.exp((confidence.reshape(shape) - 100) / 5).astype(np.float32)
 

@@ -109,6 +109,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
     if table is not None and not table.standard:
         row['table_quality'] = table.quality
+        row['compressed'] = 1.0 if table.quality else row['compressed']
     if predictor.automatic:
         report.conclusion = conclusion(prediction, table)
     else:
@@ -119,7 +120,7 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
 def _without_pixels(path: str | os.PathLike, header: JpegHeader, reason: str,
                     refined: bool) -> Report:
     row = _row(path, Prediction(None, 0, 0, reason=reason, header=header), 0.0)
-    row |= dict.fromkeys(REFINED_FIELDS if refined else ())
+    row |= dict.fromkeys((*(REFINED_FIELDS if refined else ()), 'compressed'))
     said = f'{header_said(header)}; its pixels cannot be used'
     return Report(row, said, error=reason, details=[said])
 

@@ -150,7 +150,6 @@ def main(argv: list[str] | None = None) -> None:
         import_onnx()
     refuse_shipped(args.out_path)
     check_writable(path)
-    begin('loading TensorFlow and the weights')
     network = load_network(comp_type, folder)
     if weights_digest(args.out_path) not in (None, weights_digest(folder)):
         raise InputError(f'{args.out_path}: holds other weights; choose another --out_path')

@@ -15,7 +15,7 @@ from classifier.conclusion import span
 from classifier.errors import InputError
 from classifier.files import whole_file
 from classifier.report import Report
-from classifier.summary import saved_before
+from classifier.summary import kind, saved_before
 
 NAMESPACE = 'urn:q1net:jpeg-quality:1.0#'
 TOOL = 'Q1Net'  # in a sidecar's x:xmptk; every other program puts its own name there
@@ -56,8 +56,7 @@ def keywords(report: Report) -> list[str]:
         found = [f'JPEG quality near {row.get("table_quality") or row["quality"]:.0f}']
     elif row['method'] == 'none':
         found = ['JPEG quality unknown']
-    elif row['verdict'] == 'no header' and row['compressed'] is not None and (
-            row['compressed'] < 0.5):
+    elif kind(row) == 'never JPEG':
         found = ['no sign of JPEG']
     else:
         found = [f'JPEG quality about {row["quality"]:.0f}']

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from app_browser import browser, choose, free_port, sentence, served
+from classifier.images import compress
 from conftest import CLASSIFIER, PRISTINE, REPOSITORY, SAMPLES
 
 APP = str(CLASSIFIER / 'app.py')
@@ -187,6 +188,7 @@ class TestInABrowser:
         tab.locator('#table th', has_text='quality').get_by_role('button').click()
         tab.get_by_role('menuitem', name='Sort ascending').click()
         tab.wait_for_function(SHOWN, arg=['20', '35', '65', '75', '85'])
+        assert '20' in rows.first.inner_text().split()  # what has no quality comes last
         rows.filter(has_text='gravel_jpeg_q85').locator('[data-col="1"]').click()
         assert sentence(tab, 'gravel_jpeg_q85.png') == (
             'This PNG was a JPEG of quality 85, exactly.')
@@ -199,6 +201,34 @@ class TestInABrowser:
         names = [path.name for path in paths[:-1]]
         assert [row['path'] for row in csv.DictReader(files['CSV'].splitlines())] == names
         assert [row['path'] for row in json.loads(files['JSON'])] == names
+
+    def test_the_jpeg_is_rebuilt_on_a_click_and_downloads_under_the_picture_s_name(self, tab,
+                                                                                   tmp_path):
+        path = tmp_path / 'my photo.png'
+        cv2.imwrite(str(path), compress(cv2.imread(str(SAMPLES / 'coffee.png'))[:64, :80], 80))
+        choose(tab, path)
+        assert 'quality 80, exactly' in sentence(tab, path.name)
+        tab.click('text=Rebuild the JPEG')
+        tab.wait_for_selector('text=every pixel identical')
+        with tab.expect_download() as download:
+            tab.click('#files a[download$=".jpg"]')
+        assert download.value.suggested_filename == 'my photo.jpg'
+        data = download.value.path().read_bytes()
+        assert data[:3] == b'\xff\xd8\xff' and len(data) < path.stat().st_size
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(pixels, cv2.imread(str(path)))
+        choose(tab, PRISTINE[0])  # never a JPEG: there is nothing to rebuild
+        sentence(tab, PRISTINE[0].name)
+        assert not tab.is_visible('#rebuild') and not tab.inner_text('#rebuilt').strip()
+
+    def test_a_jpeg_that_is_being_rebuilt_does_not_hold_up_the_next_picture(self, tab):
+        choose(tab, EXACT)  # a crop off the grid, which takes half a minute
+        sentence(tab, EXACT.name)
+        tab.click('text=Rebuild the JPEG')
+        tab.wait_for_selector('text=this can take a minute')
+        choose(tab, SAMPLES / 'coffee_jpeg_q20.png')
+        assert 'quality 20, exactly' in sentence(tab, 'coffee_jpeg_q20.png')
+        assert not tab.inner_text('#rebuilt').strip()
 
     def test_the_page_forbids_the_browser_every_other_address(self, tab, address):
         policy = tab.goto(address).headers['content-security-policy']

@@ -16,7 +16,7 @@ from classifier.audit import BINS, FILE, HIDDEN, NEVER, SORTS, UNKNOWN, Audit, c
 from classifier.chosen_files import place
 from classifier.errors import InputError
 from classifier.images import compress
-from classifier.report import FIELDS
+from classifier.report import FIELDS, REFINED_FIELDS
 from conftest import PRISTINE, SAMPLES
 
 SMALL = SAMPLES / 'raccoon.png'
@@ -85,6 +85,27 @@ def test_names_are_escaped_on_the_page():
     text = page(audit, name, lambda path: None)
     assert '<script' not in text and '&lt;script&gt;' in text
     text.encode()
+
+
+def test_the_worst_are_ranked_by_the_lowest_save_whether_last_or_earlier():
+    audit, of_file = Audit(), {'verdict': 'consistent', 'compressed': 1.0, 'method': 'lattice'}
+    for name, more in {
+            'never': {'verdict': 'no header', 'method': 'network', 'compressed': 0.1,
+                      'quality': 99.0},
+            'estimated': {'verdict': 'no header', 'method': 'network', 'compressed': 0.9,
+                          'quality': 70.0, 'quality_low': 60, 'quality_high': 80},
+            'once': of_file | {'quality': 80.0, 'header_quality': 80, 'refined': 80},
+            'again': of_file | {'quality': 95.0, 'header_quality': 95, 'earlier_quality': 50,
+                                'verdict': 'recompressed', 'refined': 95},
+            'header': of_file | {'quality': 30.0, 'header_quality': 60, 'method': 'network',
+                                 'quality_low': 20, 'quality_high': 62},
+            'worse': of_file | {'quality': 95.0, 'header_quality': 95, 'network_quality': 40.0,
+                                'verdict': 'contradiction', 'refined': 95}}.items():
+        audit.add('a', dict.fromkeys(FIELDS + REFINED_FIELDS) | {'path': name} | more)
+    assert [(quality, row['path']) for quality, _, row in audit.worst] == [
+        (40, 'worse'), (50, 'again'), (60, 'header'), (70, 'estimated'), (80, 'once')]
+    html = page(audit, 'a', lambda path: None)
+    assert 'The 20 lowest qualities' in html and 'saved before at about quality 50' in html
 
 
 def counts(*numbers):

@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from classifier import environment
 from conftest import CLASSIFIER, REPOSITORY, SAMPLES
 
@@ -45,3 +47,20 @@ def test_a_prediction_needs_no_stderr():
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 3, 5}, raising=False)
     assert environment.cores() == 3
+
+
+def test_a_script_says_first_that_it_loads_tensorflow_and_a_library_is_silent(monkeypatch):
+    said = []
+    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
+    monkeypatch.setattr(environment.importlib.util, 'find_spec', lambda name: True)
+    monkeypatch.setattr(environment, 'quiet', stop)
+    for announce in (said.append, None):
+        monkeypatch.setattr(environment, 'announce', announce)
+        with pytest.raises(KeyboardInterrupt):
+            environment.import_tensorflow()
+        assert said == ['loading TensorFlow']
+
+
+def stop():
+    """In the place of what comes next."""
+    raise KeyboardInterrupt

@@ -50,6 +50,17 @@ def test_the_chroma_table_of_newer_ijg_versions_is_libjpegs_too(header):
     assert found.encoder_setting == 'libjpeg 75 (jpeg-9e or newer)'
 
 
+def test_the_nearest_quality_is_that_of_the_steps_that_are_known():
+    for quality in (10, 50, 85):
+        table = standard_tables()[quality - 1].copy()
+        table[20:] = 0
+        assert nearest_quality(table) == (quality, 0)
+        table[3] *= 3  # one that is wrong matters less where some may be
+        assert abs(nearest_quality(table, some_wrong=True)[0] - quality) <= 2
+    with pytest.raises(ValueError, match='no step is known'):
+        nearest_quality(np.zeros(64, int))
+
+
 def test_the_nearest_quality_follows_the_low_frequencies_not_the_large_steps():
     """Photoshop's tables are coarse in the low frequencies and fine in the high ones."""
     luma = np.array(PHOTOSHOP_3[0])

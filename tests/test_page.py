@@ -3,6 +3,9 @@ import csv
 import io
 import json
 import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -10,8 +13,9 @@ import numpy as np
 import pytest
 
 from classifier import predict_cls
-from classifier.desk import Desk, Stopped, files_made_of, pixels_of
+from classifier.desk import Desk, Stopped, pixels_of
 from classifier.errors import InputError
+from classifier.images import compress
 from classifier.page import (COLUMNS, TYPES, Picture, card, counts, csv_text, facts, json_text,
                              sentence, table)
 from classifier.predictor import Predictor
@@ -122,13 +126,17 @@ def test_a_card_takes_no_html_from_names_and_has_every_field(pictures):
 
 
 def test_the_table_has_a_row_for_each_picture_and_numbers_to_sort_by(pictures):
-    rows = table(pictures)
-    assert [row[0] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert {len(row) for row in rows} == {len(COLUMNS)} == {len(TYPES)}
+    found = table(pictures)
+    numbers, rows = found['data'], found['metadata']['display_value']
+    assert [row[0] for row in numbers] == [1, 2, 3, 4, 5, 6]
+    assert {len(row) for row in numbers + rows} == {len(COLUMNS)} == {len(TYPES)}
     assert rows[0][1:] == ['earth_jpeg_q75_crop3x5.png',
-                           'This PNG was a JPEG of quality 75, exactly.', 75, 75, 75]
-    assert rows[1][3:] == rows[4][3:] == rows[5][3:] == [None, None, None]
-    assert rows[2][4] < rows[2][3] < rows[2][5]
+                           'This PNG was a JPEG of quality 75, exactly.', '75', '75', '75', '']
+    assert rows[1][3:] == rows[4][3:] == rows[5][3:] == 4 * ['']
+    assert numbers[2][4] < numbers[2][3] < numbers[2][5]
+    assert rows[3][3:] == ['90', '90', '90', '60']
+    order = sorted(numbers, key=lambda row: row[3])  # what has no quality is behind
+    assert [row[0] for row in order] == [3, 1, 4, 2, 5, 6]
     assert rows[5][2].startswith('not an image') and counts(pictures) == (
         '6 images: 2 exact, 1 estimated, 1 never JPEG; 1 recompressed; 2 could not be read')
 
@@ -158,10 +166,11 @@ def desk(tmp_path_factory):
 
 def test_a_map_is_a_png_with_the_picture_s_name_and_tells_how_far_it_is(desk, pictures):
     shares = []
-    files = files_made_of(pictures[0], desk.draw_map(pictures[0], shares.append))
+    desk.draw_map(pictures[0], shares.append)
+    files = desk.files_made_of(pictures[0])
     assert [Path(file).name for file in files] == ['earth_jpeg_q75_crop3x5_map.png']
     assert cv2.imread(files[0]).shape[2] == 3
-    assert len(shares) > 3 and shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
+    assert len(shares) > 3 and shares == sorted(shares) and 0 == shares[0] < shares[-1] < 1
 
 
 def test_a_map_is_given_up_when_something_else_is_asked_for(desk, pictures):
@@ -171,6 +180,55 @@ def test_a_map_is_given_up_when_something_else_is_asked_for(desk, pictures):
     with pytest.raises(Stopped):
         desk.draw_map(pictures[0], stop_at_once)
     desk.draw_map(pictures[0], print)  # and the next one is not held up
+
+
+def test_a_jpeg_is_rebuilt_under_the_picture_s_name_and_its_map_stays(desk, tmp_path):
+    path = tmp_path / 'upload'
+    cv2.imwrite(f'{path}.png', compress(cv2.imread(str(SAMPLES / 'coffee.png'))[:64, :80], 80))
+    path = path.with_suffix('.png')
+    picture = desk.look(str(path), 'my photo.png')
+    assert picture.can_be_rebuilt
+    desk.draw_map(picture, print)
+    *news, result = desk.rebuild(picture)
+    drawn, rebuilt = map(Path, desk.files_made_of(picture))
+    assert (drawn.name, rebuilt.name) == ('my photo_map.png', 'my photo.jpg')
+    assert np.array_equal(cv2.imread(str(rebuilt)), cv2.imread(str(path)))
+    assert result == (f'Recovered my photo.jpg, every pixel identical, '
+                      f'{rebuilt.stat().st_size:,} bytes in place of {path.stat().st_size:,}.')
+    assert news and all('Rebuilding the JPEG' in line for line in news)
+
+
+def test_why_a_jpeg_cannot_be_rebuilt_is_one_line_and_there_is_no_file(desk):
+    path = REPOSITORY / 'docs' / 'pasted.png'
+    picture = desk.look(str(path), 'pasted.jpg')
+    *_, result = desk.rebuild(picture)
+    assert result == ('Not recovered: only a part of it was a JPEG; cut that part out first.')
+    assert not desk.files_made_of(picture)
+
+
+def test_a_jpeg_is_given_up_when_something_else_is_asked_for(desk, pictures):
+    news = desk.rebuild(pictures[0])
+    next(news)
+    desk.new_request()
+    with pytest.raises(Stopped):
+        list(news)
+    assert desk.process.process.returncode == -signal.SIGKILL
+    assert not any(name.endswith('.jpg') for name in desk.files_made_of(pictures[0]))
+
+
+def test_the_page_s_end_waits_for_no_jpeg(desk, pictures):
+    news = desk.rebuild(pictures[0])
+    next(news)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(list, news)
+        time.sleep(0.2)
+        desk.close()
+        with pytest.raises(Stopped):
+            waiting.result(timeout=5)
+
+
+def test_only_pictures_whose_pixels_prove_it_and_that_are_no_jpegs_can_be_rebuilt(pictures):
+    assert [picture.can_be_rebuilt for picture in pictures] == [True] + 5 * [False]
 
 
 def test_files_of_the_same_name_do_not_meet(desk):

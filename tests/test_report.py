@@ -11,14 +11,16 @@ from PIL import Image, ImageFilter
 from PIL.JpegPresets import presets
 
 from classifier import predict_cls
+from classifier.audit import FILE, NEVER, sort_of
 from classifier.forensics.encoders import encoder_data
 from classifier.forensics.header import read_header
-from classifier.forensics.tables import scale_table, standard_tables
+from classifier.forensics.tables import nearest_quality, scale_table, standard_tables
 from classifier.images import read_image
 from classifier.predictor import Predictor
 from classifier.predictor import ASKED_FROM
 from classifier.report import look_at
 from classifier.summary import answer, kind
+from classifier.xmp import keywords
 from conftest import SAMPLES
 
 PHOTO = Image.open(SAMPLES / 'raccoon.png').convert('RGB')
@@ -197,11 +199,33 @@ def test_a_chosen_network_s_contradiction_names_what_the_pixels_look_like(tmp_pa
 def test_a_table_that_is_not_libjpeg_s_has_a_column_beside_no_lattice(told):
     report = told(decoded(PHOTO, qtables=mozjpeg_tables(60), subsampling='4:4:4'), 'foreign.png')
     row = report.row
-    assert row['refined'] is None and 45 <= row['table_quality'] <= 60  # the header's rule: 51
+    by_header, _ = nearest_quality(np.array(mozjpeg_tables(60)[0]))
+    assert row['refined'] is None and abs(row['table_quality'] - by_header) <= 5
+    assert row['compressed'] == 1
     assert kind(row) == 'estimated' and f'nearest to quality {row["table_quality"]}' in answer(row)
     assert f'nearest to quality {row["table_quality"]}' in report.conclusion
     row = told(PHOTO, 'never.png').row
     assert row['table_quality'] is None and row['refined'] is None
+
+
+def test_a_jpeg_file_is_never_called_never_jpeg(tmp_path, capsys):
+    """Whatever the network thinks of its pixels: there is only no sign of an earlier JPEG."""
+    PHOTO.save(tmp_path / 'best.jpg', quality=100, subsampling=0)
+    PHOTO.save(tmp_path / 'never.png')
+    network = Predictor('jpeg_robust')
+    best, never = (look_at(tmp_path / name, None, False, 10 ** 8, network)
+                   for name in ('best.jpg', 'never.png'))
+    assert network.predict(read_image(tmp_path / 'best.jpg')).compressed < 0.5
+    assert (kind(best.row), kind(never.row)) == ('estimated', 'never JPEG')
+    assert best.row['compressed'] == 1 and 'no sign' not in answer(best.row)
+    assert (sort_of(best.row), sort_of(never.row)) == (FILE, NEVER)
+    assert keywords(best)[0].startswith('JPEG quality') and keywords(never) == ['no sign of JPEG']
+    assert 'no earlier compression found' in best.details[-1]
+    assert predict_cls.main([str(tmp_path), '--comp_type', 'jpeg_robust', '--select',
+                             'compressed<0.5']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ['never.png: no sign of JPEG compression',
+                     '2 images: 1 estimated, 1 never JPEG; 1 chosen']
 
 
 # ---------------------------------------------------------------- in CSV and JSON

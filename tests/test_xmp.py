@@ -54,7 +54,7 @@ def read(data):
     (ABOUT | {'compressed': None}, ['JPEG quality about 66']),
     (ABOUT | {'verdict': 'contradiction'}, ['JPEG quality about 66', 'JPEG header contradicted']),
     (ABOUT | {'compressed': 0.0}, ['no sign of JPEG']),
-    (ABOUT | {'compressed': 0.3, 'verdict': 'consistent'}, ['JPEG quality about 66']),
+    (ABOUT | {'compressed': 1.0, 'verdict': 'consistent'}, ['JPEG quality about 66']),
     (ABOUT | {'method': 'none', 'quality': None}, ['JPEG quality unknown'])])
 def test_keywords_say_no_more_than_the_row(row, expected):
     assert keywords(Report(row)) == read(sidecar(Report(row)))[1] == expected

@@ -23,7 +23,7 @@ import numpy as np
 
 from classifier.forensics.encoders import Encoder
 from classifier.forensics.known_tables import known_tables
-from classifier.forensics.tables import MAX_STEP, WEIGHTS, nearest_quality, standard_tables
+from classifier.forensics.tables import MAX_STEP, nearest_quality, standard_tables
 
 VALUE = 8.0               # nats that one level of one frequency may count, however many blocks
 TOP = 1024                # largest |coefficient|
@@ -115,7 +115,8 @@ def read_table(found: StepScores, last: np.ndarray) -> EarlierTable:
     changed = bool((coarser.max(axis=1) < -REFUTED)[last < MAX_STEP].any())
     may_be = misses <= nats(REFUTES)
     if middle.any() and (changed or not may_be or total[standard] < misses):
-        return EarlierTable(_nearest(middle), changed or may_be, changed, steps, None)
+        return EarlierTable(nearest_quality(middle, some_wrong=changed)[0], changed or may_be,
+                            changed, steps, None)
     return EarlierTable(standard + 1, True, changed, steps, None)
 
 
@@ -125,13 +126,6 @@ def _common(encoders):
         return None
     settings = {encoder.setting for encoder in encoders}
     return encoders[0] if len(settings) == 1 else Encoder(encoders[0].encoder)
-
-
-def _nearest(steps):
-    """The libjpeg quality nearest to the steps (64,) but 0, by ratios; a few may be wrong."""
-    k = np.flatnonzero(steps)
-    off = np.abs(np.log(standard_tables()[:, k]) - np.log(steps[k])) @ WEIGHTS[k]
-    return int(off.argmin()) + 1
 
 
 def _total(found, tables):

@@ -70,7 +70,8 @@ from classifier.forensics.proved_qualities import proved_qualities
 from classifier.forensics.scores import (
     FEW_LUMA, MAX_LOSS, MAX_LOSS_SHARE, MAX_SPAN, TIE, fitting, least_evidence, middle, misfit,
     most_misfit, quality_scores, step_scores)
-from classifier.forensics.tables import MAX_STEP, standard_tables, turned_tables
+from classifier.forensics.tables import (MAX_STEP, nearest_quality, standard_tables,
+                                         turned_tables)
 
 CONFLICT = 12.0           # nats by which DC or chroma may disagree with the rest
 HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their share of exact blocks
@@ -278,8 +279,7 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
 class TableEstimate:
     """A luma table read from a lattice, whoever made the table."""
     steps: np.ndarray        # (8, 8) int, row = vertical frequency; 0 where it is not known
-    quality: int | None      # the nearest standard table's, by least squares over the known
-                             # steps; None when nothing is known
+    quality: int | None      # by `tables.nearest_quality`; None when nothing is known
     standard: bool           # whether all known steps are that table's
     grid_dy: int
     grid_dx: int
@@ -319,7 +319,6 @@ def estimate_table(image: np.ndarray, grid: tuple[int, int] | None = None) -> Ta
     off = misfit(blocks, np.where(first > 0, step, MAX_STEP))
     if known.sum() < MIN_STEPS or off > most_misfit(LOOSEST, len(blocks.luma)):
         return TableEstimate(np.zeros((BLOCK, BLOCK), int), None, False, dy, dx, off)
-    tables = standard_tables()[:, known]
-    nearest = int(np.square(tables - step[known]).sum(axis=1).argmin())
-    return TableEstimate(np.where(known, step, 0).reshape(BLOCK, BLOCK), nearest + 1,
-                         bool((tables[nearest] == step[known]).all()), dy, dx, off)
+    steps = np.where(known, step, 0)
+    quality, distance = nearest_quality(steps)
+    return TableEstimate(steps.reshape(BLOCK, BLOCK), quality, distance == 0, dy, dx, off)

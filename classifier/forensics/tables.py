@@ -87,30 +87,47 @@ def _of_base(base, wide):
     return all_qualities(np.array(base), wide)
 
 
-def nearest_quality(table: np.ndarray, chroma: bool = False) -> tuple[int, float]:
-    """The libjpeg quality whose table is nearest, by the ratios of the steps.
+def nearest_quality(table: np.ndarray, chroma: bool = False,
+                    some_wrong: bool = False) -> tuple[int, float]:
+    """The libjpeg quality whose table is nearest, by the ratios of the known steps.
+
+    It is the one rule for headers, for tables read from pixels, and for those of earlier saves.
 
     Parameters
     ----------
-    table : int array, shape (64,)
-        The steps, row by row, all of them 1 or more.
+    table : int or float array, shape (64,)
+        The steps, row by row; 0 where one is not known, as some are of a table read from pixels.
     chroma : bool
         Whether it is of the chroma.
+    some_wrong : bool
+        A few of the steps may be quite wrong, as those read after a change of the pixels; they
+        matter less to the mean than to the mean square.
 
     Returns
     -------
     quality : int
         1 to 100, of the least distance.
     distance : float
-        Root of the mean square of the natural log of the ratios, weighted by WEIGHTS.
+        Root of the mean square of the natural log of the ratios, weighted by WEIGHTS; with
+        `some_wrong`, the mean of its size.
+
+    Raises
+    ------
+    ValueError
+        No step is known.
     """
+    known = table > 0
+    if not known.any():
+        raise ValueError('no step is known')
     bases = (CHROMA, NEW_CHROMA) if chroma else (LUMA,)
     for base in bases:
         if found := qualities_of(table, base)[0]:
             return found[0], 0.0
-    known = _of_base(bases[0], bool(table.max() > MAX_STEP))
-    squares = np.square(np.log(known) - np.log(table)) @ WEIGHTS
-    return int(squares.argmin()) + 1, float(np.sqrt(squares.min()))
+    tables = _of_base(bases[0], bool(table.max() > MAX_STEP))[:, known]
+    weights = WEIGHTS[known] / WEIGHTS[known].sum()
+    size = np.abs(np.log(tables) - np.log(table[known]))
+    distance = size @ weights if some_wrong else np.sqrt(np.square(size) @ weights)
+    return int(distance.argmin()) + 1, float(distance.min())
 
 
 def turned_tables() -> np.ndarray:

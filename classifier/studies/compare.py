@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from classifier.checkpoints import weights_digest
-from classifier.cli import begin, named, open_predictor
+from classifier.cli import named, open_predictor
 from classifier.files import save_figure
 from classifier.forensics.lattice import find_quality
 from classifier.images import compress
@@ -22,7 +22,6 @@ def compare(args: argparse.Namespace, paths: list[Path]) -> dict:
     """
     from classifier.studies import mobilenet  # which is also a script, to be imported late
     baseline = args.baseline or mobilenet.SHIPPED
-    begin('loading TensorFlow and the networks')
     network, predictor = mobilenet.load(baseline), open_predictor(args)
     dy, dx = args.crop[0]
 

@@ -66,7 +66,7 @@ def inside(args: argparse.Namespace, paths: list[Path]) -> dict:
         off = [far for _, far in cases if far is not None]
         rows[name] |= {'placed': len(off) / len(cases),
                        'edge_within_8': float(np.mean(np.array(off) <= 8)) if off else None}
-    print_table('JPEG inside                its place told   of these within 8 px', rows,
+    print_table('JPEG inside                its place given  of these within 8 px', rows,
                 '{name:24} {percent[placed]:14.1f} % {percent[edge_within_8]:20.1f} %')
     return {'images': len(paths)} | rows
 

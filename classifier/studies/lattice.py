@@ -8,7 +8,7 @@ from PIL import JpegPresets
 
 from classifier.forensics.blocks import get_blocks
 from classifier.forensics.lattice import estimate_table, find_quality
-from classifier.forensics.tables import scale_table, standard_tables
+from classifier.forensics.tables import nearest_quality, scale_table
 from classifier.images import compress
 from classifier.studies.common import (
     every_photo, outcome, pillow_jpeg, print_shares, print_table, shares)
@@ -77,7 +77,7 @@ def _table_cases(image, index):
         coded = pillow_jpeg(image, qtables=[table.tolist()] * 2)
         estimate = estimate_table(coded)
         steps = estimate.steps.ravel()
-        nearest = np.square(standard_tables() - table).sum(axis=1).argmin() + 1
+        nearest, _ = nearest_quality(table)
         known = estimate.quality is not None
         yield name, ((steps > 0).sum(), (steps == table)[steps > 0].sum(),
                      known and not estimate.standard,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from classifier.checkpoints import POSTERIOR_FILE, refuse_shipped
-from classifier.cli import Progress, begin
+from classifier.cli import Progress
 from classifier.edits import EVERY_KIND as KINDS, apply
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
@@ -107,7 +107,6 @@ def fit_posterior(args: argparse.Namespace, paths: list[Path]) -> dict:
 
 def _fit(features: np.ndarray, level: np.ndarray, kind: np.ndarray) -> tuple:
     """The layers of an `ImagePosterior`, from features (n, 1 + SUBSETS, FEATURES)."""
-    begin('loading TensorFlow')
     tf, keras = import_tensorflow()
     tf.random.set_seed(0)  # tf-keras's own set_random_seed fails later, on Python 3.12
     decay, seeds = keras.regularizers.L2(DECAY), count()

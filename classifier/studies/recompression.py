@@ -42,7 +42,7 @@ def _cases(image, index):
 
 
 def recompression(args: argparse.Namespace, paths: list[Path]) -> dict:
-    """how often an earlier, coarser compression is found, and the last one told"""
+    """how often an earlier, coarser compression is found, and the last one given"""
     cases = every_photo(_cases, paths)
     once, once_told = zip(*cases.pop('single'))
     results = {'images': len(paths), **{kind: {} for kind in GRIDS},
@@ -55,9 +55,9 @@ def recompression(args: argparse.Namespace, paths: list[Path]) -> dict:
     for kind in GRIDS:
         _print_pairs(f'{kind} grids: an earlier compression found, %', results[kind])
         exact = {pair: row['right'] for pair, row in results['last'][kind].items()}
-        _print_pairs(f'{kind} grids: the last one told exactly from pixels alone, %', exact)
+        _print_pairs(f'{kind} grids: the last one found exactly from pixels alone, %', exact)
     told = [row for kind in GRIDS for row in results['last'][kind].values()]
-    print(f'the last one told wrongly: {sum(round(t["wrong"] * t["cases"]) for t in told)} of '
+    print(f'the last one given wrongly: {sum(round(t["wrong"] * t["cases"]) for t in told)} of '
           f'{sum(t["cases"] for t in told)} compressed twice, {once_told.count("wrong")} of '
           f'{len(once)} once')
     print(f'compressed once, at {SINGLE_QUALITIES[0]} to {SINGLE_QUALITIES[-1]}: {sum(once)} '
