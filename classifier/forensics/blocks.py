@@ -55,7 +55,7 @@ def cut_windows(image: np.ndarray, dy: int, dx: int, side: int,
 
 
 def _lines(image, width):
-    """The `width` bytes that follow each pixel, as one item: copied ten times as fast as numbers."""
+    """The `width` bytes from each pixel on, as one item: copied ten times as fast as numbers."""
     if image.strides[1:] != (3, 1):
         image = np.ascontiguousarray(image)
     shape = len(image), image.shape[1] - width // 3 + 1, width

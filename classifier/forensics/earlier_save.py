@@ -44,8 +44,8 @@ def find_earlier_save(image: np.ndarray, last: Lattice) -> Earlier | None:
     dy, dx = last.grid_dy, last.grid_dx
     own = image[dy:, dx:]
     if last.turned:
-        own = own.transpose(1, 0, 2)
-    found = find_earlier(np.ascontiguousarray(own), standard_tables()[last.quality - 1])
+        own = np.ascontiguousarray(own.transpose(1, 0, 2))
+    found = find_earlier(own, standard_tables()[last.quality - 1])
     if found.quality is None:
         return found
     grid = found.grid_dy, found.grid_dx

@@ -76,6 +76,12 @@ def free_evidence(found: StepScores, last: np.ndarray) -> tuple[np.ndarray, np.n
     return steps, np.maximum(0, _at_most(score, found, steps) - tried)
 
 
+def ahead_of_next(nats: np.ndarray) -> float:
+    """By how much the best of some grids, (g,) nats, is ahead of the next, or of 0."""
+    *_, second, first = np.sort(np.append(nats, 0))
+    return float(first - max(0, second))
+
+
 def read_table(found: StepScores, last: np.ndarray) -> EarlierTable:
     """The table of an earlier compression that was found.
 

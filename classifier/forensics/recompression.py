@@ -17,6 +17,10 @@ tables (inverse_dct.py) and rounding broke no level: 0.5 to 1 of the blocks if t
 them, at most 0.44 with a wrong table. Where evidence is weak and last steps let most levels
 survive, TWICE of the blocks must be exact.
 
+Where no table explains what is seen, the pixels may have been changed in between: noise, blur, a
+part pasted in. The steps are then read anew with noise of each of NOISES, which smears the earlier
+lattice, and those of most evidence told.
+
 Sources: Z. Fan and R. L. de Queiroz, "Identification of bitmap compression history: JPEG
 detection and quantizer estimation", IEEE Trans. Image Processing 12(2), 2003; those of
 same_grid.py and moved_grid.py.
@@ -26,10 +30,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.forensics.blocks import DCT2, get_blocks
-from classifier.forensics.earlier_steps import free_evidence, read_table, standard_evidence
+from classifier.forensics.earlier_steps import (
+    ahead_of_next, free_evidence, read_table, standard_evidence)
 from classifier.forensics.exact_blocks import exact_blocks, rounded_right
 from classifier.forensics.inverse_dct import inverse_dct
-from classifier.forensics.moved_grid import moved_grids
+from classifier.forensics.moved_grid import moved_grids, noisy_grid_scores
 from classifier.forensics.same_grid import same_grid_scores
 from classifier.forensics.tables import standard_tables
 
@@ -38,8 +43,13 @@ from classifier.forensics.tables import standard_tables
 # that the best steps do not prefer.
 ALIGNED_EVIDENCE, FREE_ALIGNED_EVIDENCE = 18.0, 40.0   # by libjpeg's tables, without a list
 SHIFTED_EVIDENCE, FREE_SHIFTED_EVIDENCE = 70.0, 60.0   # ahead of the next best grid
-DOUBTFUL_EVIDENCE = 200.0        # by libjpeg's tables, where the best steps prefer another grid
+FREE_SHARE = 0.15         # added: of what the next best shows, as fine tables do on all grids
+# By libjpeg's tables alone, where the best steps prefer another grid and are not that far ahead, or
+# show something on the last grid that no table explains. If the steps are that far ahead, a table
+# that is SHIFTED_EVIDENCE ahead goes before them: saves at 10 to 30 show on grids half a block off.
+DOUBTFUL_EVIDENCE = 200.0
 WEAK, TWICE, READ = 120.0, 0.5, 0.5   # nats; share of exact blocks; of blocks whose levels survive
+NOISES, NOISIER = (0.7, 1.2, 2.0, 3.5), 1.1   # gray levels; how much more evidence must come of it
 FINE, FINE_EVIDENCE = 0.2, 80.0  # share of blocks that last tables finer than 96 leave unbroken, at
                                  # most; nats
 
@@ -81,27 +91,40 @@ def find_earlier(image: np.ndarray, table: np.ndarray) -> Earlier:
     blocks = get_blocks(image, 0, 0)
     found = same_grid_scores(blocks.coefficients, table)
     quality, score = standard_evidence(found, table)
-    free = float(free_evidence(found, table)[1].sum())
-    if free >= FREE_ALIGNED_EVIDENCE or _is_standard(blocks, quality, score, table):
-        return _told(found, table, 0, 0, max(score, free))
+    free = _free(found, table)
+    aligned = free >= FREE_ALIGNED_EVIDENCE or _is_standard(blocks, quality, score, table)
+    if aligned and _fits(known := read_table(found, table)):
+        return _told(known, 0, 0, max(score, free))
+    moved = _moved(image, table, only_standard=aligned)
+    if moved.quality is not None or not aligned:
+        return moved
+    return _told(_through_noise(
+        found, table, lambda noise: same_grid_scores(blocks.coefficients, table, noise)),
+        0, 0, max(score, free))
+
+
+def _moved(image, table, only_standard):
+    """The `Earlier` on another grid; only_standard: only where a table of libjpeg's is ahead."""
     grids = moved_grids(image, table)
     if not grids:
         return Earlier(None, 0, 0, 0.0)
-    free = np.array([free_evidence(grid.found, table)[1].sum() for grid in grids])
+    free = np.array([_free(grid.found, table) for grid in grids])
     standard = np.array([standard_evidence(grid.found, table)[1] for grid in grids])
-    i, ahead = int(free.argmax()), _margin(free)
-    if ahead < FREE_SHIFTED_EVIDENCE:
-        j, ahead = int(standard.argmax()), _margin(standard)
-        if ahead < (SHIFTED_EVIDENCE if i == j else DOUBTFUL_EVIDENCE):
-            return Earlier(None, 0, 0, ahead)
-        i = j
-    return _told(grids[i].found, table, grids[i].dy, grids[i].dx, ahead)
-
-
-def _margin(scores):
-    """By how much the best is ahead of the next, or of 0."""
-    *_, second, first = np.sort(np.append(scores, 0))
-    return float(first - max(0, second))
+    i, ahead = int(free.argmax()), ahead_of_next(free)
+    j, standard_ahead = int(standard.argmax()), ahead_of_next(standard)
+    common = FREE_SHARE * (free[i] - ahead)
+    seen = not only_standard and ahead >= FREE_SHIFTED_EVIDENCE + common
+    least = SHIFTED_EVIDENCE if seen or i == j else DOUBTFUL_EVIDENCE
+    if standard_ahead >= least and (i != j or not seen):
+        i, ahead = j, standard_ahead
+    elif not seen:
+        return Earlier(None, 0, 0, standard_ahead)
+    dy, dx, found = grids[i]
+    known = read_table(found, table)
+    if not _fits(known):
+        known = _through_noise(found, table,
+                               lambda noise: noisy_grid_scores(image, table, (dy, dx), noise))
+    return _told(known, dy, dx, ahead)
 
 
 def _is_standard(blocks, quality, score, table):
@@ -113,11 +136,27 @@ def _is_standard(blocks, quality, score, table):
     return found
 
 
-def _told(found, table, dy, dx, score):
-    known = read_table(found, table)
+def _fits(known):
+    """Whether some table explains all steps that are seen."""
+    return not known.changed and (known.standard or known.encoder is not None)
+
+
+def _through_noise(found, table, with_noise):
+    """The `EarlierTable` with the noise that leaves most evidence; with_noise: makes scores."""
+    noisy = max(map(with_noise, NOISES), key=lambda other: _free(other, table))
+    if _free(noisy, table) <= NOISIER * _free(found, table):
+        return read_table(found, table)
+    return read_table(noisy, table)._replace(standard=True, changed=True, encoder=None)
+
+
+def _told(known, dy, dx, score):
     encoder = known.encoder
     return Earlier(known.quality, dy, dx, score, known.standard, encoder and encoder.encoder,
                    encoder and encoder.setting, tuple(known.steps.tolist()), known.changed)
+
+
+def _free(found, table):
+    return float(free_evidence(found, table)[1].sum())
 
 
 def _exact_twice(blocks, first, last):

@@ -41,11 +41,11 @@ POOLS = [0]
 while POOLS[-1] < TOP:
     POOLS.append(POOLS[-1] + max(1, POOLS[-1] // 4))
 _TAILS = np.exp(-np.arange(2 * TOP + 3 * MAX_STEP) / 2 / SCALES[:, None])
-# Probabilities that rounding noise is below -4, -3.5, ..., 4.
-NORMAL = np.array([0.5 + 0.5 * math.erf(d / 2 / SIGMA / math.sqrt(2)) for d in range(-8, 9)])
+LEAST_SHARE = 1e-6        # of a coefficient's probability that is kept
+REACH = 4                 # sigmas that noise moves a coefficient at most
 
 
-def same_grid_scores(coefficients: np.ndarray, last: np.ndarray) -> StepScores:
+def same_grid_scores(coefficients: np.ndarray, last: np.ndarray, noise: float = 0) -> StepScores:
     """Scores of every earlier step on the last compression's own grid.
 
     Parameters
@@ -54,6 +54,8 @@ def same_grid_scores(coefficients: np.ndarray, last: np.ndarray) -> StepScores:
         Of the blocks on that grid.
     last : int array, shape (64,)
         The last compression's luma table, row by row.
+    noise : float
+        Gray levels: its standard deviation, where the pixels were changed between the two.
 
     Returns
     -------
@@ -75,7 +77,10 @@ def same_grid_scores(coefficients: np.ndarray, last: np.ndarray) -> StepScores:
         mass = 1 - _fit_density(count, last[some]) @ _TAILS    # of f below |c| = half
         mass[:, 0] = 0
         for k, numbers, below in zip(some.tolist(), count, mass):
-            scores[k, last[k] + 1:] = _comb_scores(numbers[:top[k] + 1], int(last[k]), below)
+            step, numbers = int(last[k]), numbers[:top[k] + 1]
+            comb = _make_comb(step, len(numbers) * step, math.hypot(SIGMA, noise)) if noise \
+                else _comb(step)
+            scores[k, step + 1:] = _comb_scores(numbers, step, below, comb)
     return StepScores(scores, levels * last, np.zeros(64))
 
 
@@ -108,29 +113,38 @@ class _Comb(NamedTuple):
 
 @functools.lru_cache(maxsize=MAX_STEP)
 def _comb(last):
-    """The `_Comb` of all steps above a last one."""
+    """The `_Comb` of all steps above a last one, as far as TOP."""
+    return _make_comb(last, TOP + last, SIGMA)
+
+
+def _make_comb(last, reach, sigma):
+    """The `_Comb` as far as |c| = reach, with noise of that sigma."""
     step = np.arange(last + 1, MAX_STEP + 1)
-    reach = TOP + last
     row, n = np.nonzero(step[:, None] * np.arange(reach // step[0] + 1) <= reach)
     centre = n * step[row]
-    level = np.rint(centre / last).astype(int) + np.array([[-1], [0], [1]])
+    near = math.ceil(REACH * sigma / last + 0.5)
+    level = np.rint(centre / last).astype(int) + np.arange(-near, near + 1)[:, None]
     low = (2 * level - 1) * last - 2 * centre  # the cell's lower edge, in halves
-    below, above = (NORMAL[np.clip(edge, -8, 8) + 8] for edge in (low, low + 2 * last))
+    most = math.ceil(2 * REACH * sigma)
+    normal = np.array([0.5 + 0.5 * math.erf(d / 2 / sigma / math.sqrt(2))
+                       for d in range(-most, most + 1)])
+    below, above = (normal[np.clip(edge, -most, most) + most] for edge in (low, low + 2 * last))
     share = above - below
-    _, one = np.nonzero(share)
+    some = share > LEAST_SHARE
+    _, one = np.nonzero(some)
     found = _Comb(centre[one], (2 * n[one] + 1) * step[row[one]],
                   np.maximum(2 * n[one] - 1, 0) * step[row[one]],
-                  (np.abs(level) * len(step) + row)[share > 0], share[share > 0])
+                  (np.abs(level) * len(step) + row)[some], share[some])
     order = np.argsort(found.centre, kind='stable')
     return _Comb(*(part[order] for part in found))
 
 
-def _comb_scores(count, last, mass):
+def _comb_scores(count, last, mass, comb):
     """Scores of the steps above the last one for the counts of |n2| = 0, 1, ...: float32.
 
     mass: of f below 0, 1/2, 1, ...
     """
-    comb, steps, size = _comb(last), MAX_STEP - last, len(count)
+    steps, size = MAX_STEP - last, len(count)
     end = comb.centre.searchsorted(size * last, side='right')
     cells = (mass[comb.upper[:end]] - mass[comb.lower[:end]]) * comb.share[:end]
     used = np.flatnonzero(count)
