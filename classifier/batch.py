@@ -1,4 +1,4 @@
-"""Work on many images: on all cores or on a Dask cluster, with one predictor a thread.
+"""Work on many images: on all cores or on a Dask cluster, with one predictor a thread or process.
 
     with parallel_map(scheduler, folder) as run:
         for row in run(work, paths):
@@ -13,23 +13,24 @@ import itertools
 import json
 import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 from classifier.checkpoints import best_folder, weights_digest
 from classifier.environment import cores
 from classifier.errors import InputError
 from classifier.predictor import Predictor
+from classifier.workers import ROOT, Workers, name_of
 
-ROOT = Path(__file__).resolve().parents[1]
 AHEAD = 4           # items for each core that are begun or waiting
 TASKS_AHEAD = 1000  # tasks that a Dask scheduler is given before it answered
 PATIENCE = 10       # seconds to wait for a scheduler and its first worker
+# Images from which on processes of their own, which take 0.4 s to start, are faster than threads:
+# these wait for each other where the work is in Python.
+FEWEST_APART = 50
 
 _OPENING = threading.Lock()
 _OPENED, _SHARED = threading.local(), {}  # predictors of a thread, and of the whole process
@@ -85,6 +86,14 @@ def opened(network: tuple) -> Predictor:
     return own[network]
 
 
+def worth_processes(network: tuple | None, number: int) -> bool:
+    """Whether so many items are done faster in processes, with that network, than in threads.
+
+    TensorFlow would have to be loaded in each of them.
+    """
+    return network is not None and 'litert' in network and number >= FEWEST_APART
+
+
 def ordered_map(pool: Executor, work: Callable, items: Iterable, ahead: int) -> Iterator:
     """Yields work(item) in the order of the items, at most `ahead` of them in memory."""
     return (future.result() for _, future in _futures(partial(pool.submit, work), items, ahead))
@@ -106,7 +115,7 @@ def _futures(submit, items, ahead):
 
 @contextlib.contextmanager
 def parallel_map(scheduler: str | None = None, in_path: str | os.PathLike | None = None,
-                 group: int = 1) -> Iterator[Callable[..., Iterator]]:
+                 group: int = 1, apart: bool = False) -> Iterator[Callable[..., Iterator]]:
     """A function that does work on all cores of this machine, or on a Dask cluster.
 
     Parameters
@@ -118,12 +127,14 @@ def parallel_map(scheduler: str | None = None, in_path: str | os.PathLike | None
         the same paths as here.
     group : int
         Items in one of the cluster's tasks.
+    apart : bool
+        On this machine, have a process for each core, not a thread.
 
     Yields
     ------
     callable
         `run(work, items, *more)`, which yields work(item, *more) in the order of the items; for
-        an item at which workers were lost again and again, an InputError.
+        an item at which workers were lost again and again, or its process was, an InputError.
 
     Raises
     ------
@@ -134,12 +145,15 @@ def parallel_map(scheduler: str | None = None, in_path: str | os.PathLike | None
         with _cluster(scheduler, os.path.abspath(in_path)) as client:
             yield partial(_cluster_map, client, group)
         return
-    pool = ThreadPoolExecutor(cores())
-    try:
-        yield lambda work, items, *more: ordered_map(pool, lambda item: work(item, *more), items,
-                                                     AHEAD * cores())
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with Workers() if apart else contextlib.nullcontext() as workers:
+        def call(work, *what):
+            return workers.call(work, *what) if apart else work(*what)
+        pool = ThreadPoolExecutor(cores())
+        try:
+            yield lambda work, items, *more: ordered_map(
+                pool, lambda item: call(work, item, *more), items, AHEAD * cores())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -183,10 +197,7 @@ def _remote(function):
 
     Being local, it is sent itself, not its name: workers need not know this repository.
     """
-    root, name = str(ROOT), function.__name__
-    module = function.__module__
-    if module == '__main__':
-        module = f'classifier.{Path(sys.modules[module].__file__).stem}'
+    root, (module, name) = str(ROOT), name_of(function)
 
     def work(items, *more):
         import importlib

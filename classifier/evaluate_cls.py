@@ -33,7 +33,7 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 
-from classifier.batch import digest, made_with, network_of, opened, parallel_map
+from classifier.batch import digest, made_with, network_of, opened, parallel_map, worth_processes
 from classifier.checkpoints import THRESHOLD_FILE, best_folder, refuse_shipped, weights_digest
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
                             count, open_predictor, script_parser, warn)
@@ -159,7 +159,8 @@ def fill_rows(args: argparse.Namespace, rows: RunRows, network: tuple) -> int:
     cases = [(c, q) for c in args.crop for q in args.qualities]
     chunks = [cases[i:i + CASES] for i in range(0, len(cases), CASES)]
     done, failed = len(rows) * len(cases), 0
-    with parallel_map(args.scheduler, args.in_path) as run, \
+    apart = worth_processes(network, len(rows.missing) * len(chunks))
+    with parallel_map(args.scheduler, args.in_path, apart=apart) as run, \
             Progress(len(rows.paths) * len(cases), 'images', done) as progress:
         work = ((os.path.abspath(rows.paths[i]), chunk) for i in rows.missing for chunk in chunks)
         found = run(evaluate_image, work, network, args.find_threshold, args.refine)

@@ -15,20 +15,21 @@ compression, or that it cannot tell. A JPEG file's header is compared with its p
 
 With --comp_type that network answers for every image; --refine looks for the exact quality first.
 """
+import os
 import sys
 if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
     sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's: others wait busily, for little
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import contextlib
-import os
 from collections.abc import Sequence
 
 from classifier import environment
-from classifier.batch import made_with, network_of, parallel_map
+from classifier.batch import made_with, network_of, parallel_map, worth_processes
 from classifier.cli import (Progress, add_network_options, add_scheduler_option, command, complain,
                             count, open_predictor, script_parser)
 from classifier.csv_output import check_folder, is_stdout, open_rows
@@ -138,7 +139,8 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
         return 0 if args.ignore_errors else 2
     with contextlib.ExitStack() as stack:
         shared = args.scheduler and os.path.commonpath([os.path.abspath(p) for p in paths])
-        run = stack.enter_context(parallel_map(args.scheduler, shared, GROUP))
+        run = stack.enter_context(parallel_map(args.scheduler, shared, GROUP,
+                                               worth_processes(network, len(paths))))
         write, todo, known = stack.enter_context(open_rows(args, made, output.fields, paths))
         done = len(paths) - len(todo)
         for row in known:

@@ -10,6 +10,7 @@ import pytest
 
 from classifier import edits, images, train
 from classifier.patches import Patches
+from classifier.training import photo_source
 from classifier.training.photo_source import PhotoSource
 from small_training import (FRAMEWORKS, assert_same, coded_photos, error_line,  # noqa: F401
                             half_flat, history, large_photos, run_photos, small_photos,
@@ -55,6 +56,58 @@ def test_batches_of_photos_depend_on_seed_and_step_alone(small_photos):
     parts = list(fixed.in_order(20))
     assert [len(y) for _, y in parts] == [20, 20, 10] and len(fixed) == 50
     assert_same(parts[0], [part[:20] for part in source.draw(50, np.random.default_rng(0))])
+
+
+@pytest.mark.parametrize('edited', [False, True])
+def test_batches_are_the_same_from_any_step_on(large_photos, monkeypatch, edited):
+    """Begun in the middle of those that are mixed, and gone beyond them."""
+    monkeypatch.setattr(photo_source, 'MIX_BATCHES', 4)
+    source = PhotoSource(large_photos, 16, chroma='mixed', edits=edited, uncompressed=0.1)
+    with contextlib.closing(source.batches(70, seed=3)) as batches:
+        whole = list(itertools.islice(batches, 10))
+    for step in (1, 4, 7):
+        with contextlib.closing(source.batches(70, seed=3, step=step)) as later:
+            for batch, again in zip(whole[step:], later):
+                assert_same(batch, again)
+    assert len({x.tobytes() for batch, _ in whole for x in batch}) > 600  # hardly one twice
+
+
+def test_crops_of_a_shared_tile_are_drawn_like_those_of_their_own(tmp_path, monkeypatch):
+    """Pixels that tell their place, and, in place of the JPEG, their phase of the block grid."""
+    def phases(tile, *_):
+        rows, columns = np.mgrid[:tile.shape[0], :tile.shape[1]] % 16
+        return np.dstack([tile[:, :, :2], (16 * rows + columns).astype(np.uint8)])
+    rows, columns = np.mgrid[:200, :256]
+    cv2.imwrite(str(tmp_path / 'places.png'), np.dstack([rows, columns, rows]))
+    monkeypatch.setattr(photo_source, 'compress', phases)
+    source = PhotoSource(tmp_path, 16)
+    monkeypatch.setattr(source, 'augment', False)  # not mirrored
+    shares = []
+    for cuts in (1, 16):
+        x, quality = source.draw(32_000, np.random.default_rng(cuts), cuts)
+        (row, column, phase), sides = x[:, 0, 0].T, (200, 256)
+        assert min(row) < 14 and max(row) > 200 - 30 and min(column) < 14 and max(column) > 256 - 30
+        shares.append(np.concatenate([
+            *(np.histogram(place, 8, (0, side))[0] for place, side in zip((row, column), sides)),
+            *(np.bincount(place, minlength=16) for place in (phase // 16, phase % 16)),
+            np.histogram(quality, 5, (0, 100))[0]]) / 32_000)
+    own, shared = shares
+    assert np.abs(own - shared).max() < 0.02
+    assert abs(shares[1][16:48] - 1 / 16).max() < 0.005  # of phases
+
+
+def test_batches_mix_the_crops_of_many_tiles(large_photos, monkeypatch):
+    """Those of a tile, which share its quality, lie in different batches."""
+    monkeypatch.setattr(photo_source, 'draw_chroma', lambda *_: '4:2:0')
+    source, tiles = PhotoSource(large_photos, 16), []
+    monkeypatch.setattr(photo_source, 'compress', lambda tile, *_: (
+        tiles.append(len(tiles)), np.full_like(tile, len(tiles)) + np.arange(3, dtype=np.uint8))[1])
+    source.augment = False
+    monkeypatch.setattr(photo_source, 'cores', lambda: 1)
+    with contextlib.closing(source.batches(64, seed=0)) as batches:
+        x, _ = next(batches)
+    assert len(tiles) >= photo_source.MIX_BATCHES * 64 / photo_source.CUTS
+    assert np.unique(x[:, 0, 0, 0], return_counts=True)[1].max() <= 5
 
 
 def test_without_edits_a_seed_gives_the_patches_that_it_always_gave(small_photos):
