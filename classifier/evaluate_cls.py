@@ -105,6 +105,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     measured.add_argument('--crop', type=crop, action='append', metavar='DY,DX',
                           help='crop the compressed images; repeat it for several crops '
                           '(default: 0,0)')
+    measured.add_argument('--sample', type=count(1), metavar='N',
+                          help='with --study recovery and decoders: of each row, only N images, '
+                          'drawn at random')
     other = measured.add_mutually_exclusive_group()
     other.add_argument('--study', choices=STUDIES, metavar='NAME',
                        help='one of the studies below, in place of the plain evaluation')
@@ -127,7 +130,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             (name and patches, f'{name} goes with --in_path'),
             *((getattr(args, option) and option not in (work.uses if work else plain),
                f'--{option} does not go with {name or "--hdf5_val_path"}')
-              for option in ('qualities', 'crop')),
+              for option in ('qualities', 'crop', 'sample')),
             (patches and (args.limit or args.recursive),
              '--limit and --recursive go with --in_path'),
             (args.scheduler and (patches or args.work),

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 
 from classifier.chosen_files import place
-from classifier.cli import complain, printable
+from classifier.cli import complain, printable, say
 from classifier.errors import InputError
 from classifier.files import whole_file
 from classifier.images import read_image
@@ -128,9 +128,9 @@ class Output:
             sys.stdout.flush()
             os.write(sys.stdout.fileno(), os.fsencode(path) + b'\0')
         elif args.json:
-            print(json.dumps(rounded(row)), flush=True)
+            say(json.dumps(rounded(row)))
         elif args.lines:
-            print('\n'.join(lines), flush=True)
+            say('\n'.join(lines))
         folder = args.copy_to or args.link_to
         if folder:
             try:

@@ -127,13 +127,19 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
     work, how = look_at, (network, args.refine, args.max_pixels)
     if args.recover:
         from classifier.recovery.command import look_and_recover, plan
-        work = look_and_recover
-        how = plan(args.recover, paths, output.root, args.allow_difference), *how
+        from classifier.recovery.stopping import stops_others
+        work, how = look_and_recover, (args.allow_difference, *how)
+        targets = plan(args.recover, paths, output.root)
+
+    def item(index):  # what `work` takes
+        path = os.path.abspath(paths[index])
+        return (path, targets[index]) if args.recover else path
+
     single = None
     if args.single:
         searched = args.recover and not args.quiet  # which may take long
         with Progress(1, 'image') if searched else contextlib.nullcontext():
-            single = work(paths[0], *how, predictor)
+            single = work(item(0), *how, predictor)
     if isinstance(single, InputError):
         output.error(paths[0], single)
         return 0 if args.ignore_errors else 2
@@ -145,9 +151,11 @@ def predict(args: argparse.Namespace, predictor: Predictor, paths: Sequence[Path
         done = len(paths) - len(todo)
         for row in known:
             output.known(row)
-        results = [single] if single else run(
-            work, (os.path.abspath(paths[i]) for i in todo), *how)
-        shown = args.select is None and sys.stdout.isatty()  # a line for each
+        results = [single] if single else run(work, map(item, todo), *how)
+        if args.recover:
+            stack.enter_context(stops_others())
+        # A line for each image is progress enough, but where they take long.
+        shown = args.select is None and not args.recover and sys.stdout.isatty()
         if not args.single and not args.quiet and not shown:
             progress = stack.enter_context(Progress(len(paths), 'images', done))
         for index, report in zip(todo, results):

@@ -1,6 +1,7 @@
 """All that is found out about one image file: its row for CSV and JSON, and lines for people."""
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,10 +78,12 @@ def report_on(path: str | os.PathLike, predictor: Predictor, refine: bool = Fals
 
 
 def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pixels: int,
-            predictor: Predictor | None = None) -> Report | InputError:
+            predictor: Predictor | None = None, then: Callable | None = None
+            ) -> Report | InputError:
     """The `Report` on an image file, or the reason why there is none.
 
-    Without a predictor, it is this thread's own. `seconds` is without reading the file.
+    Without a predictor, it is this thread's own. `seconds` is without reading the file. What comes
+    `then` gets the report, the BGR pixels and their `Lattice`, if that was looked for.
     """
     predictor = predictor or opened(network)
     warnings, header = [], None
@@ -114,6 +117,8 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
         report.conclusion = conclusion(prediction, table)
     else:
         report.details = _details(row, prediction, table)
+    if then:
+        then(report, image, prediction.lattice)
     return report
 
 

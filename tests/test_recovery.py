@@ -10,8 +10,10 @@ from PIL import Image
 from classifier import predict_cls
 from classifier.images import from_pillow, to_pillow
 from classifier.recovery.block_search import find_levels
-from classifier.recovery.lattice_points import reduced
+from classifier.recovery.cut_blocks import repeated_edge
+from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
 from classifier.recovery.recover import recover, recover_file
+from classifier.forensics.blocks import DCT2
 from classifier.forensics.tables import standard_tables
 
 pytest.importorskip('jpeglib', reason='has no wheel for this system')
@@ -57,6 +59,16 @@ def test_clipped_pixels_do_not_stand_in_the_way(photo, kind):
     image = pixels(jpeg(bright, 60, kind))
     assert ((image == 0) | (image == 255)).any(axis=2).mean() > 0.1
     assert recover(image).difference.is_none
+
+
+def test_chroma_is_found_where_areas_are_clipped(photo):
+    """Blocks of which a third of the pixels has a clipped channel, most of them whole."""
+    bright = cv2.convertScaleAbs(photo[40:168, 100:260], alpha=1.8, beta=-60)
+    image = pixels(jpeg(bright, 85, '4:2:2'))
+    assert ((image == 0) | (image == 255)).any(axis=2).mean() > 0.3
+    found = recover(image)
+    assert found.difference.is_none
+    assert (pixels(found.data) == image).all()
 
 
 def test_a_crop_lies_within_the_picture_of_its_file(photo):
@@ -145,6 +157,35 @@ def test_a_reduced_basis_spans_the_same_lattice_with_shorter_steps():
     assert np.allclose(rows, made_of @ basis)
     assert round(abs(np.linalg.det(made_of))) == 1
     assert np.linalg.norm(rows, axis=1).max() < np.linalg.norm(basis, axis=1).min()
+
+
+def test_the_nearest_of_all_points_is_among_several():
+    """Nearest planes alone miss it in a skew basis."""
+    rng = np.random.default_rng(1)
+    basis = np.eye(3) + 0.45 * rng.normal(size=(3, 3))
+    targets = 2 * rng.normal(size=(100, 3))
+    same = basis, np.eye(3, dtype=np.int64)
+    around = np.stack(np.meshgrid(*3 * [np.arange(-20, 21)], indexing='ij'), -1).reshape(-1, 3)
+    points = around @ basis
+    true = np.array([np.square(points - target).sum(axis=1).min() for target in targets])
+
+    def distances(levels):
+        return np.square(levels @ basis - targets).sum(axis=-1)
+    one, several = nearest_plane(*same, targets), nearest_points(*same, targets, 16)
+    assert (nearest_points(*same, targets, 1)[0] == one).all()
+    assert np.allclose(distances(several).min(axis=0), true)
+    assert not np.allclose(distances(one), true)
+
+
+def test_levels_of_a_block_that_repeats_its_edge_contradict_it_least():
+    table = standard_tables()[84]
+    block = np.random.default_rng(0).uniform(-60, 60, (8, 8))
+    cut = block[:, np.arange(8).clip(0, 2)]       # 3 columns are in the picture
+    rows = repeated_edge(8, 3, table)
+    assert np.abs(rows @ cut.ravel()).max() < 1e-9
+    levels = np.rint(cut.ravel() @ DCT2.T / table)
+    rounded = rows @ ((levels * table) @ DCT2)
+    assert np.square(rounded).mean() < 1 < np.square(rows @ block.ravel()).mean() / 10
 
 
 def test_each_image_gets_a_file_of_its_own(hidden, tmp_path, capsys):

@@ -13,19 +13,20 @@ The coefficients of the guess, rounded, are mostly the answer. For the other blo
    the meeting point in tens of steps, also where a third of the samples is clipped.
 2. Steps of 1 or 2, and pixels near a half, leave several lattice points: single changes by one
    step, and pairs of the best ones, are tried in the order of what they violate.
-3. Where much is unknown, as beyond the picture's edge, Babai's nearest plane in a reduced basis of
-   the lattice, in which unknown samples weigh little (lattice_points.py), with a few weights and
-   dithered targets.
+3. Where much is unknown, lattice points near the samples in a reduced basis, in which unknown ones
+   weigh little (lattice_points.py), with a few weights. Blocks cut by the picture's edge repeat it
+   beyond (cut_blocks.py).
 
 Sources: V. Elser, I. Rankenburg and P. Thibault, "Searching with iterated maps", PNAS 104, 2007;
 those of lattice_points.py.
 """
 import numpy as np
 
-from classifier.forensics.blocks import DCT2
-from classifier.forensics.inverse_dct import inverse_dct
+from classifier.forensics.blocks import BLOCK, DCT2
 from classifier.recovery.colours import before_rounding
-from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
+from classifier.recovery.cut_blocks import repeated_edge
+from classifier.recovery.decoders import decoded, loss
+from classifier.recovery.lattice_points import nearest_points, reduced
 
 ROUNDS, BETA = 300, 0.9   # of the iterations, and how far they go
 CHECKED_EVERY = 5
@@ -35,21 +36,22 @@ CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of 
 # Weights of known, clipped and unknown samples.
 WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
            (1, 0.03, 0.03), (1, 0.01, 0.003), (1, 0.1, 0.1))
-DITHERS, DITHER = 24, 0.3  # targets tried at a time, levels
-ATTEMPTS = 4              # with each weight
-MOST_BASES = 80           # reduced for one plane: some 20 ms each
+OF_CUT, CUT = (1, 0.1, 0), (0.3, 0.1)   # the same at the picture's edge; of what lies beyond it
+POINTS, ATTEMPTS = 128, 2  # tried at a time, and how often
+MOST_BASES = 40           # reduced for one plane: some 30 ms each, with their points
+MOST_NEAREST, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, it is not done
 LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 
 
 def is_exact(levels: np.ndarray, table: np.ndarray, low: np.ndarray,
              high: np.ndarray) -> np.ndarray:
     """Which blocks (n, 64) of levels decode to samples within their bounds: (n,) bool."""
-    samples = inverse_dct(levels.astype(np.int32) * table.astype(np.int32))
+    samples = decoded(levels, table)
     return ((samples >= low) & (samples <= high)).all(axis=1)
 
 
 def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.ndarray,
-                effort: bool = True) -> tuple[np.ndarray, np.ndarray]:
+                rounds: int = ROUNDS, bases: int = MOST_BASES) -> tuple[np.ndarray, np.ndarray]:
     """Levels that give the samples of n blocks, as far as they are found.
 
     Parameters
@@ -59,33 +61,36 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     guess : float32 array, shape (n, 64)
         Likely samples, less 128; the bounds where they are narrow.
     table : int array, shape (64,)
-    effort : bool
-        Whether to take the third way, too.
+    rounds : int
+        Of the first way.
+    bases : int
+        That the third way may reduce, some 20 ms each; 0: it is not taken.
 
     Returns
     -------
     levels : int32 array, shape (n, 64)
     exact : bool array, shape (n,)
     """
-    steps = table.astype(np.float32)
+    steps, guess = table.astype(np.float32), guess + np.float32(loss())
     levels = np.rint(guess @ DCT2.T / steps).astype(np.int32)
     exact = is_exact(levels, table, low, high)
     possible = (low <= high).all(axis=1)
-    for way in (_iterate, _change, _nearest)[:3 if effort else 2]:
+    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_nearest, bases)):
         left = np.flatnonzero(~exact & possible)
-        if not len(left):
+        if not len(left) or not effort or way == _nearest and len(left) > max(
+                MOST_NEAREST, HOPELESS * len(levels)):
             break
-        found, at = way(low[left], high[left], guess[left], levels[left], table)
+        found, at = way(low[left], high[left], guess[left], levels[left], table, effort)
         levels[left[at]], exact[left[at]] = found[at], True
     return levels, exact
 
 
-def _iterate(low, high, guess, levels, table):
+def _iterate(low, high, guess, levels, table, rounds):
     """Douglas-Rachford: levels, and which blocks are exact."""
     steps, levels = table.astype(np.float32), levels.copy()
     least, most = before_rounding(low, high, HALF)
     left, z, exact = np.arange(len(low)), guess @ DCT2.T, np.zeros(len(low), bool)
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         if turn % CHECKED_EVERY == 0:
             near = np.rint(z / steps)
             pixels = (near * steps) @ DCT2
@@ -105,7 +110,7 @@ def _iterate(low, high, guess, levels, table):
     return levels, exact
 
 
-def _change(low, high, guess, levels, table):
+def _change(low, high, guess, levels, table, changes):
     """Changes of one or two coefficients by a step: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(low), bool)
     least, most = before_rounding(low, high, HALF)
@@ -115,9 +120,9 @@ def _change(low, high, guess, levels, table):
         for _ in range(DEPTH):
             pixels = (now * table).astype(np.float32) @ DCT2 + moves
             off = np.square(pixels - pixels.clip(least[block], most[block])).sum(axis=1)
-            order = off.argsort()[:CHANGES]
-            tried = np.repeat(now[None], CHANGES, axis=0)
-            tried[np.arange(CHANGES), order % 64] += np.where(order < 64, 1, -1)
+            order = off.argsort()[:changes]
+            tried = np.repeat(now[None], changes, axis=0)
+            tried[np.arange(changes), order % 64] += np.where(order < 64, 1, -1)
             good = is_exact(tried, table, low[block], high[block])
             if good.any():
                 levels[block], exact[block] = tried[good.argmax()], True
@@ -126,29 +131,27 @@ def _change(low, high, guess, levels, table):
     return levels, exact
 
 
-def _nearest(low, high, guess, levels, table):
-    """Nearest planes in a reduced basis: levels, and which blocks are exact."""
-    levels, exact = levels.copy(), np.zeros(len(low), bool)
-    rng, bases = np.random.default_rng(0), 0
+def _nearest(low, high, guess, levels, table, most_bases):
+    """Nearest points of a reduced basis: levels, and which blocks are exact."""
+    levels, exact, bases = levels.copy(), np.zeros(len(low), bool), 0
     kinds = (low == 0).astype(np.int8) + (high == 255)
     masks, which = np.unique(kinds, axis=0, return_inverse=True)
     which, basis = which.ravel(), table[:, None] * DCT2.astype(np.float64)
     least, most = before_rounding(low, high, HALF)
     for mask in np.argsort(-np.bincount(which)):
-        for weights in WEIGHTS if masks[mask].any() else WEIGHTS[:1]:
+        for weights, of_edge in _weights(masks[mask], table):
             at = np.flatnonzero((which == mask) & ~exact)
-            if not len(at) or bases >= MOST_BASES:
+            if not len(at) or bases >= most_bases:
                 break
             bases += 1
-            weights = np.array(weights)[masks[mask]]
-            basis_there = reduced(basis * weights)
+            reduced_basis = reduced(np.concatenate([basis * weights, basis @ of_edge.T], axis=1))
             aims = guess[at].copy()
             for _ in range(ATTEMPTS):
-                targets = dithered(aims, DITHERS, DITHER, rng)
-                near = nearest_plane(*basis_there, targets.reshape(-1, 64) * weights)
-                near = near.reshape(DITHERS, len(at), 64)
-                good = is_exact(near.reshape(-1, 64), table, np.tile(low[at], (DITHERS, 1)),
-                                np.tile(high[at], (DITHERS, 1))).reshape(DITHERS, -1)
+                targets = np.concatenate([aims * weights, np.zeros((len(at), len(of_edge)))],
+                                         axis=1)
+                near = nearest_points(*reduced_basis, targets, POINTS)
+                good = is_exact(near.reshape(-1, 64), table, np.tile(low[at], (len(near), 1)),
+                                np.tile(high[at], (len(near), 1))).reshape(len(near), -1)
                 good &= (np.abs(near) <= LARGEST_LEVEL).all(axis=2)
                 some = good.any(axis=0)
                 levels[at[some]] = near[good.argmax(axis=0), np.arange(len(at))][some]
@@ -162,3 +165,18 @@ def _nearest(low, high, guess, levels, table):
                 best = pixels[off.argmin(axis=0), np.arange(len(at))]
                 aims = np.where(masks[mask], best.clip(least[at], most[at]), aims)
     return levels, exact
+
+
+def _weights(mask, table):
+    """Weights of samples that are known (0), clipped (1) and unknown (2), and of what else is.
+
+    That is, for blocks cut by the picture's edge, that an encoder goes on evenly beyond it.
+    """
+    none, unknown = np.zeros((0, BLOCK * BLOCK)), (mask == 2).reshape(BLOCK, BLOCK)
+    rows, columns = (BLOCK - unknown.all(axis=axis).sum() for axis in (1, 0))
+    beyond = unknown[rows:].all() and unknown[:, columns:].all()
+    if 0 < min(rows, columns) < BLOCK and beyond:
+        for weight in CUT:
+            yield np.array(OF_CUT)[mask], weight * repeated_edge(rows, columns, table)
+    for weights in WEIGHTS if mask.any() else WEIGHTS[:1]:
+        yield np.array(weights)[mask], none

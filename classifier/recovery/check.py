@@ -8,6 +8,7 @@ from PIL import Image
 
 from classifier.forensics.blocks import BLOCK
 from classifier.images import from_pillow
+from classifier.recovery.decoders import Decoder
 from classifier.recovery.picture import Picture
 
 
@@ -38,10 +39,14 @@ def decoded(data: bytes) -> list[np.ndarray]:
     return [by_pillow, cv2.imdecode(np.frombuffer(data, np.uint8), flags)]
 
 
-def compare(data: bytes, picture: Picture, image: np.ndarray) -> Difference:
-    """The larger difference of what both decoders make of a file from the image, (h, w, 3) BGR."""
+def compare(data: bytes, picture: Picture, image: np.ndarray,
+            decoder: Decoder) -> Difference:
+    """How a file's pixels differ from the image's, (h, w, 3) BGR.
+
+    libjpeg-turbo with its defaults stands for Pillow and OpenCV, and the larger difference counts.
+    """
     found, height, width = [], *image.shape[:2]
-    for pixels in decoded(data):
+    for pixels in decoded(data) if decoder.is_default else [decoder.pixels(data)]:
         part = pixels[picture.top:picture.top + height, picture.left:picture.left + width]
         if part.shape != image.shape:
             raise ValueError('the file is smaller than the image')

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK
-from classifier.forensics.inverse_dct import inverse_dct
+from classifier.recovery.decoders import decoded
 from classifier.recovery.layout import Layout, from_blocks
 
 PATCH = BLOCK + 2
@@ -36,8 +36,13 @@ class ChromaBlocks:
 
     def coded(self, levels: np.ndarray) -> np.ndarray:
         """The plane that levels (n, 64) decode to, uint8."""
-        plane = from_blocks(inverse_dct(levels * self.table), self.layout.blocks)
+        plane = from_blocks(decoded(levels, self.table), self.layout.blocks)
         return plane[:self.layout.height, :self.layout.width]
+
+    def seen_of(self, block: int) -> list[int]:
+        """How many rows and columns of a block are in the picture: 1..8 each."""
+        return [min(BLOCK, length - BLOCK * int(at[block])) for length, at in (
+            (self.layout.height, self.row), (self.layout.width, self.column))]
 
     def sums(self, plane: np.ndarray) -> np.ndarray:
         """Sums of a plane of pixels, (h, w), over the patch of each block: (n,)."""
@@ -74,7 +79,11 @@ class ChromaBlocks:
 
     def patches(self, levels: np.ndarray, blocks: np.ndarray) -> np.ndarray:
         """The coded samples of patches, less 128: (n, 100) float32."""
-        plane = np.pad(self.coded(levels), 1, mode='edge').astype(np.float32) - 128
+        return self.patches_of(self.coded(levels), blocks)
+
+    def patches_of(self, coded: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """The same of a coded plane."""
+        plane = np.pad(coded, 1, mode='edge').astype(np.float32) - 128
         plane = np.pad(plane, ((0, BLOCK), (0, BLOCK)))
         return _cut(plane, BLOCK * self.row[blocks, None] + np.arange(PATCH),
                     BLOCK * self.column[blocks, None] + np.arange(PATCH))
@@ -87,17 +96,25 @@ class ChromaBlocks:
 
     def samples(self, levels: np.ndarray) -> np.ndarray:
         """What levels (k, n, 64) decode to, less 128: float32 of that shape."""
-        samples = inverse_dct((levels * self.table).reshape(-1, BLOCK * BLOCK))
+        samples = decoded(levels.reshape(-1, BLOCK * BLOCK), self.table)
         return samples.reshape(levels.shape).astype(np.float32) - 128
 
     def pixels(self, plane: np.ndarray, blocks: np.ndarray, outside: int) -> np.ndarray:
         """The pixels of patches, (n, m) of a plane (h, w), with a value outside of it."""
-        size = [count * unit + 2 for count, unit in zip(self.layout.blocks, self.unit)]
-        whole = np.full(size, outside, plane.dtype)
+        return self.pixels_of(self.surrounded(plane, outside), blocks)
+
+    def surrounded(self, plane: np.ndarray, outside: int) -> np.ndarray:
+        """A plane (h, w) with a value around it, as `pixels_of` takes it."""
+        whole = np.full([count * unit + 2 for count, unit in zip(self.layout.blocks, self.unit)],
+                        outside, plane.dtype)
         whole[1:1 + plane.shape[0], 1:1 + plane.shape[1]] = plane
+        return whole
+
+    def pixels_of(self, surrounded: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """The pixels of patches, (n, m)."""
         y, x = (at[blocks, None] * unit + np.arange(-half, unit + half) + 1
                 for at, unit, half in zip((self.row, self.column), self.unit, self.halved))
-        return _cut(whole, y, x)
+        return _cut(surrounded, y, x)
 
     def upsampled(self, samples: np.ndarray, around: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The pixels that a decoder makes of patches, less 128: float32, (k, n, m).

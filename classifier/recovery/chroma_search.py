@@ -16,21 +16,23 @@ import numpy as np
 from classifier.forensics.blocks import BLOCK, DCT2
 from classifier.recovery.chroma_blocks import OWN, ChromaBlocks
 from classifier.recovery.colours import Bounds, before_rounding
-from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
+from classifier.recovery.cut_blocks import repeated_edge
+from classifier.recovery.decoders import loss
+from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
 from classifier.recovery.layout import Layout, to_blocks
 from classifier.recovery.upsampling import downsampled, gathered, upsampled
 
 INSIDE = 2.0              # levels from the bounds that a guess keeps
-PASSES = 2                # over all ways
 CHANGED, MOST_CHANGED = 12, 128   # coefficients, and blocks at once
 ROUNDS, BETA, CHECKED_EVERY = 120, 0.9, 5
 INNER, STEP = 3, 0.3      # gradient steps in place of the exact projection
 SLACK = 0.6               # levels that rounding moves an upsampled pixel
-UNKNOWN, HALF_KNOWN = (0.02, 0.003), 0.1   # weights, in nearest planes, of samples and of pixels
+UNKNOWN, HALF_KNOWN = (0.02, 0.003), 0.1   # weights, for nearest points, of samples and of pixels
                           # that are not known exactly
-DITHERS, DITHER = 6, 0.3  # targets tried, levels
-MORE_UNKNOWN, MORE_DITHERS = (0.02, 0.006, 0.002, 0.0005), 64
-FEW, AGAIN = 12, 8         # blocks, and how often they are tried
+CUT = 0.35, 0.1           # the same of what repeats the picture's edge
+POINTS = 256              # that are tried
+BEYOND = 0.02, 0.006, 0.002, 0.0005   # weights of samples that no pixel shows
+DITHER = 0.3              # levels
 MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 50 ms each
 
 
@@ -57,19 +59,21 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
     guess = np.pad(bounds.guess, even, mode='edge').clip(
         low + inside - 128, high - inside - 128)
     coded = downsampled(guess, 1 / np.square(1 + width), halved)
+    coded += np.float32(loss())
     levels = np.rint(to_blocks(layout.pad(coded, mode='edge')) @ DCT2.T / table).astype(np.int32)
     search = _Search(low, high, layout, halved, table)
     off = search.off(levels)
     seen = to_blocks(layout.pad(gathered((low > 0) | (high < 255), halved) > 0.1,
                                 constant_values=False))
-    for unknown in np.repeat(MORE_UNKNOWN, 2) if thorough else ():
+    for unknown in np.repeat(BEYOND, 2) if thorough else ():
         at = np.flatnonzero((off > 0) & ~seen.all(axis=1))
         if len(at):
             aims = coded + search.rng.uniform(-DITHER, DITHER, coded.shape)
             levels, off = search.better(levels, off, search.beyond(
                 levels, aims, seen, unknown, at))
-    ways = search.change, search.change, search.iterate, search.change, search.nearest
-    ways = PASSES * ways + AGAIN * (search.nearest_again, search.change) if thorough else ways[:1]
+    ways = (search.change, search.change, search.iterate, search.change, search.nearest,
+            search.change, search.nearest)
+    ways = ways if thorough else ways[:1]
     for way in ways:
         bad = np.flatnonzero(off)
         if not len(bad):
@@ -171,42 +175,43 @@ class _Search(ChromaBlocks):
                 z += BETA * (within @ DCT2.T - on_lattice)
 
     def nearest(self, levels, blocks):
-        """Nearest planes; the levels of these blocks are replaced by the best of some."""
-        self._nearest(levels, blocks, UNKNOWN, DITHERS)
-
-    def nearest_again(self, levels, blocks):
-        """The same with more tries, of the last few."""
-        if len(blocks) <= FEW:
-            self._nearest(levels, blocks, MORE_UNKNOWN, MORE_DITHERS)
-
-    def _nearest(self, levels, blocks, weights_of_unknown, dithers):
+        """Lattice points near the bounds; the levels of these blocks are replaced by the best."""
         bases = 0
         for group, weights in self.groups(blocks):
             own, around, low, high = self._surroundings(levels, group, weights)
             now = around + own @ weights[:, OWN].T
             targets = now.clip(low - 128.0, high - 128.0) - around
             sure = np.where(low == high, 1.0, np.where((low > 0) | (high < 255), HALF_KNOWN, 0.0))
+            cut = self.seen_of(group[0])
             kinds, which = np.unique(sure, axis=0, return_inverse=True)
             which = which.ravel()
             for kind in np.argsort(-np.bincount(which)):
                 at = np.flatnonzero(which == kind)
                 fewest = np.full(len(at), 1 << 20)
-                for unknown in weights_of_unknown:
+                for rows, aims in self._of_samples(cut, own[at]):
                     bases += 1
                     if bases > MOST_BASES or not fewest.any():
                         break
-                    rows = np.concatenate([kinds[kind][:, None] * weights[:, OWN],
-                                           unknown * np.eye(BLOCK * BLOCK)])
-                    aims = dithered(targets[at], dithers, DITHER, self.rng)
-                    aims = np.concatenate([aims * kinds[kind], np.broadcast_to(
-                        unknown * own[at], (dithers, len(at), BLOCK * BLOCK))], axis=2)
-                    q, r = np.linalg.qr(rows)
-                    near = nearest_plane(*reduced(self.table[:, None] * (DCT2 @ r.T)),
-                                         aims.reshape(-1, aims.shape[2]) @ q)
-                    near = near.reshape(dithers, len(at), BLOCK * BLOCK)
+                    q, r = np.linalg.qr(np.concatenate([kinds[kind][:, None] * weights[:, OWN],
+                                                        rows]))
+                    aims = np.concatenate([targets[at] * kinds[kind], aims], axis=1)
+                    near = nearest_points(*reduced(self.table[:, None] * (DCT2 @ r.T)), aims @ q,
+                                          POINTS)
                     off = self._off_of(self.samples(near), around[at], weights, low[at],
                                        high[at])
                     best, of_each = off.argmin(axis=0), np.arange(len(at))
                     better = off[best, of_each] < fewest
                     levels[group[at[better]]] = near[best, of_each][better]
                     fewest[better] = off[best, of_each][better]
+
+    def _of_samples(self, seen, own):
+        """What is known of samples besides the pixels: rows (64, 64), and their aims (n, 64).
+
+        That a block cut by the picture's edge repeats it; else, weakly, the samples as they are.
+        """
+        if min(seen) < BLOCK:
+            for weight in CUT:
+                yield weight * repeated_edge(*seen, self.table), np.zeros_like(own)
+        else:
+            for weight in UNKNOWN:
+                yield weight * np.eye(BLOCK * BLOCK), weight * own

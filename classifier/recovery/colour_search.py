@@ -12,9 +12,9 @@ planes are taken in a reduced basis of all 192 coefficients (lattice_points.py).
 import numpy as np
 
 from classifier.forensics.blocks import DCT2
-from classifier.forensics.inverse_dct import inverse_dct
-from classifier.recovery.block_search import find_levels
+from classifier.recovery.block_search import MOST_BASES, find_levels
 from classifier.recovery.colours import TO_BGR, chroma_shifts, luma_bounds, to_bgr
+from classifier.recovery.decoders import decoded
 from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
 
 ROUNDS, BETA, CHECKED_EVERY = 200, 0.9, 8
@@ -97,8 +97,8 @@ def _nearest(pixels, visible, known, planes, tables, rng):
             targets = dithered(aims.ravel(), DITHERS, DITHER, rng)
             near = nearest_plane(*reduced_basis, targets * weights).reshape(-1, 3, 64)
             near = near.transpose(1, 0, 2).astype(np.int32)
-            decoded = to_bgr(*(inverse_dct(part * table) for part, table in zip(near, tables)))
-            off = ((decoded != pixels).any(axis=2) & visible).sum(axis=1)
+            tried = to_bgr(*(decoded(part, table) for part, table in zip(near, tables)))
+            off = ((tried != pixels).any(axis=2) & visible).sum(axis=1)
             first = off.argsort()[:WITH_LUMA]
             found, good = _with_luma(np.repeat(pixels[None], len(first), axis=0),
                                      np.repeat(visible[None], len(first), axis=0),
@@ -154,15 +154,15 @@ def _shift(pixels, visible, levels, tables):
 def _with_luma(pixels, visible, levels, tables, thorough):
     """Levels (3, n, 64) whose luma is searched where the chroma allows the pixels; which are exact.
     """
-    chroma = [inverse_dct(levels[i] * tables[i]) for i in (1, 2)]
+    chroma = [decoded(levels[i], tables[i]) for i in (1, 2)]
     low, high, _ = luma_bounds(pixels, *chroma)
     low, high = np.where(visible, low, 0), np.where(visible, high, 255)
     at = np.flatnonzero((low <= high).all(axis=1))
     exact = np.zeros(len(pixels), bool)
     if len(at):
-        guess = inverse_dct(levels[0, at] * tables[0]).clip(low[at], high[at])
+        guess = decoded(levels[0, at], tables[0]).clip(low[at], high[at])
         levels[0, at], exact[at] = find_levels(low[at], high[at], guess - np.float32(128),
-                                               tables[0], effort=thorough)
+                                               tables[0], bases=MOST_BASES * thorough)
     return levels, exact
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.forensics.blocks import clipped_pixels, decoder_luma
+from classifier.recovery.decoders import loss
 
 HALF, BITS = 1 << 15, 16
 RED, BLUE, GREEN_CB, GREEN_CR = 91881, 116130, -22554, -46802  # 1.402 and so on, times 2**16
@@ -30,8 +31,9 @@ class Bounds(NamedTuple):
 def before_rounding(low: np.ndarray, high: np.ndarray,
                     slack: float) -> tuple[np.ndarray, np.ndarray]:
     """Between which samples less 128 are that rounding moves by `slack` levels, and then clips."""
-    return (np.where(low > 0, low - np.float32(128 + slack), -np.inf).astype(np.float32),
-            np.where(high < 255, high - np.float32(128 - slack), np.inf).astype(np.float32))
+    middle = 128 - loss()
+    return (np.where(low > 0, low - np.float32(middle + slack), -np.inf).astype(np.float32),
+            np.where(high < 255, high - np.float32(middle - slack), np.inf).astype(np.float32))
 
 
 def chroma_shifts(most: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK
 from classifier.recovery.block_search import LARGEST_LEVEL
+from classifier.recovery.decoders import JPEGLIB
 from classifier.recovery.picture import HALVED, Picture
 
 SAMPLING = {'gray': [[1, 1]]} | {
@@ -55,7 +56,8 @@ def jpeg_bytes(picture: Picture, segments: Sequence[tuple[int, bytes]] = ()) -> 
     handle, name = tempfile.mkstemp(suffix='.jpg')
     os.close(handle)
     try:
-        file.write_dct(name, flags=['+OPTIMIZE_CODING'])
+        with JPEGLIB:
+            file.write_dct(name, flags=['+OPTIMIZE_CODING'])
         return Path(name).read_bytes()
     finally:
         os.unlink(name)

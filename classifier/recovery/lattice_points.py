@@ -1,7 +1,8 @@
-"""Points of a lattice near a target: a reduced basis, and Babai's nearest plane.
+"""Points of a lattice near a target: a reduced basis, Babai's nearest plane, several points.
 
     basis = reduced(steps[:, None] * DCT2 * weights)      # rows: one coefficient, one step
     levels = nearest_plane(*basis, targets * weights)     # (n, d) -> (n, k) int
+    several = nearest_points(*basis, targets * weights, 128)   # (128, n, k) int
 
 Where all pixels of a block are known, its coefficients are those of the DCT, rounded. Where some
 are unknown (beyond the edge of the picture, or clipped), they weigh little, the weighted steps are
@@ -10,8 +11,11 @@ orthogonal again.
 
 Sources: A. K. Lenstra, H. W. Lenstra and L. Lovasz, "Factoring polynomials with rational
 coefficients", Math. Ann. 261, 1982; L. Babai, "On Lovasz' lattice reduction and the nearest lattice
-point problem", Combinatorica 6, 1986.
+point problem", Combinatorica 6, 1986; K. Wong, C. Tsui, R. Cheng and W. Mow, "A VLSI architecture
+of a K-best lattice decoding algorithm for MIMO channels", ISCAS 2002.
 """
+from functools import lru_cache
+
 import numpy as np
 
 DELTA = 0.9               # of the Lovasz condition
@@ -31,7 +35,13 @@ def reduced(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     made_of : int64 array, shape (k, k)
         ``rows == made_of @ basis``.
     """
-    rows, made_of = basis.astype(np.float64), np.eye(len(basis), dtype=np.int64)
+    return _reduced(np.asarray(basis, np.float64).tobytes(), basis.shape)
+
+
+@lru_cache(maxsize=64)
+def _reduced(basis, shape):
+    rows = np.frombuffer(basis).reshape(shape).copy()
+    made_of = np.eye(len(rows), dtype=np.int64)
     _, r = np.linalg.qr(rows.T)
     mu, norms = (r / np.diag(r)[:, None]).T.copy(), np.square(np.diag(r))  # Gram-Schmidt
     k = 1
@@ -82,6 +92,45 @@ def nearest_plane(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray) ->
         times[:, k] = np.rint(left[:, k] / r[k, k])
         left -= times[:, k, None] * r[:, k]
     return np.rint(times @ made_of).astype(int)
+
+
+def nearest_points(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray,
+                   count: int) -> np.ndarray:
+    """Several lattice points near each of n targets, the likeliest first.
+
+    As `nearest_plane`, but at each step down from the last plane the `count` best ways so far are
+    kept, each of which goes on to its three nearest planes ("K-best" sphere decoding).
+
+    Parameters
+    ----------
+    rows, made_of : as `reduced` returns them
+    targets : float array, shape (n, d)
+    count : int
+
+    Returns
+    -------
+    int array, shape (count, n, k)
+    """
+    q, r = np.linalg.qr(rows.T)
+    n, size = len(targets), len(rows)
+    left = (targets @ q)[:, None]                    # (n, ways, k)
+    times, cost = np.zeros((n, 1, size)), np.zeros((n, 1))
+    each = np.arange(n)[:, None]
+    for k in range(size - 1, -1, -1):
+        at = left[..., k] / r[k, k]
+        near = np.rint(at)
+        side = np.where(at >= near, 1.0, -1.0)
+        tried = np.stack([near, near + side, near - side], axis=2)
+        costs = cost[..., None] + np.square((at[..., None] - tried) * r[k, k])
+        tried, costs = tried.reshape(n, -1), costs.reshape(n, -1)
+        keep = min(count, tried.shape[1])
+        best = np.argpartition(costs, keep - 1, axis=1)[:, :keep]
+        way, chosen, cost = best // 3, tried[each, best], costs[each, best]
+        times = times[each, way]
+        times[..., k] = chosen
+        left = left[each, way, :k] - chosen[..., None] * r[:k, k]
+    order = cost.argsort(axis=1, kind='stable')
+    return np.rint(times[each, order] @ made_of).astype(int).transpose(1, 0, 2)
 
 
 def dithered(aims: np.ndarray, count: int, spread: float, rng: np.random.Generator) -> np.ndarray:

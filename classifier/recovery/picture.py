@@ -4,26 +4,28 @@
     print(picture.levels[0].shape)         # (rows, columns, 8, 8) of luma
 
 Chroma comes first, as the pixels tell it where no channel is clipped; then luma, which they give
-with the chroma known; then, where that fails, both together. Nothing here claims that the file
-decodes to the image: check.py decodes it.
+with the chroma known; then, where that fails, chroma again, by the luma that it leaves. Nothing
+here claims that the file decodes to the image: check.py decodes it.
 """
 from dataclasses import dataclass
 
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, decoder_luma
-from classifier.forensics.inverse_dct import inverse_dct
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.chroma_blocks import ChromaBlocks
-from classifier.recovery.chroma_pairs import ChromaPairs
+from classifier.recovery.chroma_fronts import ChromaFronts
 from classifier.recovery.chroma_search import find_chroma
 from classifier.recovery.colour_search import search_colours
 from classifier.recovery.colours import Bounds, chroma_bounds, luma_bounds
+from classifier.recovery.decoders import DEFAULT, Decoder, decoded
 from classifier.recovery.layout import Layout, to_blocks
+from classifier.recovery.unfiltered import unfiltered_colours
 from classifier.recovery.upsampling import upsampled
 
-PASSES = 2                # of chroma by luma
-HOPELESS = 0.05           # share of luma blocks; where more are not exact, that is left out
+FIRST_BASES = 16          # reduced to find the luma before the chroma is looked at again
+# Shares of luma blocks; where more are not exact, chroma, halved or whole, is not searched again.
+HOPELESS, HOPELESS_COLOURS = 0.2, 0.5
 HALVED = {'4:4:4': (False, False), '4:2:2': (False, True), '4:2:0': (True, True)}
 
 
@@ -33,6 +35,7 @@ class Kind:
     subsampling: str         # '4:4:4', '4:2:2', '4:2:0' or 'gray'
     luma_table: np.ndarray   # (64,) int, row by row
     chroma_table: np.ndarray
+    decoder: Decoder = DEFAULT   # of the pixels
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0),
         bounds = layout.bounds(Bounds(gray, gray, gray.astype(np.float32) - 128))
         levels = [find_levels(*bounds, kind.luma_table)[0]]
         layouts = [layout]
+    elif kind.decoder.upsampling != 'fancy' and kind.subsampling != '4:4:4':
+        levels, layouts = unfiltered_colours(image, kind, layout, (vertical, horizontal))
     elif kind.subsampling == '4:4:4':
         levels, layouts = _whole_colours(image, kind, layout), 3 * [layout]
     else:
@@ -89,12 +94,12 @@ def _whole_colours(image, kind, layout):
     tables = kind.luma_table, kind.chroma_table, kind.chroma_table
     known, *bounds = chroma_bounds(image)
     levels = [find_levels(*layout.bounds(plane), kind.chroma_table)[0] for plane in bounds]
-    chroma = [layout.image(inverse_dct(part * kind.chroma_table), shape) for part in levels]
+    chroma = [layout.image(decoded(part, kind.chroma_table), shape) for part in levels]
     luma = layout.bounds(luma_bounds(image, *chroma))
     found, exact = find_levels(*luma, kind.luma_table)
     levels = np.stack([found, *levels])
     left = np.flatnonzero(~exact)
-    if len(left):
+    if 0 < len(left) <= HOPELESS_COLOURS * len(exact):
         pixels = np.stack([to_blocks(layout.pad(image[..., channel], mode='edge'))[left]
                            for channel in range(3)], axis=2)
         visible, sure = (to_blocks(layout.pad(mask, constant_values=False))[left]
@@ -127,21 +132,13 @@ def _halved_colours(image, kind, layout, halved, thorough):
                   for plane in levels]
         return luma_bounds(image, *chroma)
 
-    luma = of_luma()
-    pairs = ChromaPairs(np.pad(image, (*around, (0, 0))),
-                        np.pad(np.ones(shape, bool), around), blocks)
-    for turn in range(1 + PASSES * thorough):
-        found, exact = find_levels(*layout.bounds(luma), kind.luma_table, effort=thorough)
-        left = np.count_nonzero(~exact)
-        if not left or turn == PASSES or left > HOPELESS * len(exact):
-            break
-        crossed = luma.low > luma.high
-        if crossed.any():
-            levels = pairs.match(levels, np.pad(crossed, around))
-            luma = of_luma()
-            exact = find_levels(*layout.bounds(luma), kind.luma_table, effort=False)[1] | exact
-        inexact = np.repeat(~exact[:, None], BLOCK * BLOCK, axis=1)
-        levels = pairs.match_luma(levels, np.pad(layout.image(inexact, shape), around),
-                                  kind.luma_table)
+    luma, bases = of_luma(), FIRST_BASES * thorough
+    found, exact = find_levels(*layout.bounds(luma), kind.luma_table, bases=bases)
+    if thorough and 0 < np.count_nonzero(~exact) <= HOPELESS * len(exact):
+        fronts = ChromaFronts(np.pad(image, (*around, (0, 0))),
+                              np.pad(np.ones(shape, bool), around), blocks, kind.luma_table)
+        inexact = layout.image(np.repeat(~exact[:, None], BLOCK * BLOCK, axis=1), shape)
+        levels = fronts.solve(levels, np.pad(inexact | (luma.low > luma.high), around))
         luma = of_luma()
+        found, exact = find_levels(*layout.bounds(luma), kind.luma_table)
     return [found, *levels], [layout, coded, coded]

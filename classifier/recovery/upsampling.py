@@ -10,6 +10,8 @@ Sources: h2v1_fancy_upsample and h2v2_fancy_upsample in libjpeg's jdsample.c.
 """
 import numpy as np
 
+from classifier.recovery.stopping import check
+
 TURNS = 24                # of conjugate gradients; the largest quotient of eigenvalues is 16
 FEW = 2                   # samples in a row, up to which libjpeg repeats them instead
 
@@ -98,6 +100,7 @@ def downsampled(full: np.ndarray, weights: np.ndarray, halved: tuple[bool, bool]
     residual = gathered(weights * (full - spread(coded, halved)), halved)
     direction, size = residual.copy(), float(np.vdot(residual, residual))
     for _ in range(TURNS):
+        check()
         if size < 1e-6:
             break
         image = gathered(weights * spread(direction, halved), halved)

@@ -13,7 +13,7 @@ class Study(NamedTuple):
     line: str
     module: str | None = None  # None: evaluate_cls.py does it itself
     function: str | None = None
-    uses: tuple[str, ...] = ()  # of the options --qualities and --crop; others are refused
+    uses: tuple[str, ...] = ()  # of --qualities, --crop and --sample; others are refused
     needs_type: bool = True     # False: --comp_type may be left out
 
     def open(self) -> Callable:
@@ -21,7 +21,7 @@ class Study(NamedTuple):
         return getattr(importlib.import_module(f'classifier.studies.{self.module}'), self.function)
 
 
-Q, C = 'qualities', 'crop'
+Q, C, N = 'qualities', 'crop', 'sample'
 STUDIES = {
     'robustness': Study('errors with other coders, small, gray and twice compressed images, and '
                         'at every phase of the block grid', 'robustness', 'robustness', (Q,)),
@@ -37,8 +37,10 @@ STUDIES = {
                            'recompression', needs_type=False),
     'earlier_tables': Study("how often an earlier compression by other encoders' tables is found",
                             'earlier_tables', 'earlier_tables', needs_type=False),
-    'recovery': Study('how many images give back their JPEG file', 'recovery', 'recovery', (Q, C),
-                      needs_type=False),
+    'recovery': Study('how many images give back their JPEG file', 'recovery', 'recovery',
+                      (Q, C, N), needs_type=False),
+    'decoders': Study('how many images that other decoders made do', 'recovery', 'decoders',
+                      (Q, C, N), needs_type=False),
     'edited': Study('how often the lattice abstains on edited and on never compressed images',
                     'edits', 'edited', needs_type=False),
     'small': Study('how often the lattice is exact on small crops', 'lattice', 'small',
