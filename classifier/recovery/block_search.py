@@ -13,7 +13,8 @@ The coefficients of the guess, rounded, are mostly the answer. For the other blo
    the meeting point in tens of steps, also where a third of the samples is clipped.
 2. Steps of 1 or 2, and pixels near a half, leave several lattice points: single changes by one
    step, and pairs of the best ones, are tried in the order of what they violate.
-3. Where much is unknown, lattice points near the samples in a reduced basis, in which unknown ones
+3. The iterations begin again from other starts.
+4. Where much is unknown, lattice points near the samples in a reduced basis, in which unknown ones
    weigh little (lattice_points.py), with a few weights. Blocks cut by the picture's edge repeat it
    beyond (cut_blocks.py).
 
@@ -32,6 +33,7 @@ ROUNDS, BETA = 300, 0.9   # of the iterations, and how far they go
 CHECKED_EVERY = 5
 HALF = 0.5                # of a level: rounding
 NEAR = 0.6                # beyond the bounds: worth an exact check
+STARTS, NOISE = 16, 1.0   # of the iterations again, and levels between them
 CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of them
 # Weights of known, clipped and unknown samples.
 WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
@@ -39,7 +41,7 @@ WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 
 OF_CUT, CUT = (1, 0.1, 0), (0.3, 0.1)   # the same at the picture's edge; of what lies beyond it
 POINTS, ATTEMPTS = 128, 2  # tried at a time, and how often
 MOST_BASES = 40           # reduced for one plane: some 30 ms each, with their points
-MOST_NEAREST, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, it is not done
+MOST_LEFT, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, that is all
 LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 
 
@@ -64,7 +66,7 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     rounds : int
         Of the first way.
     bases : int
-        That the third way may reduce, some 20 ms each; 0: it is not taken.
+        That the last way may reduce, some 20 ms each; 0: the last two are not taken.
 
     Returns
     -------
@@ -75,10 +77,11 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     levels = np.rint(guess @ DCT2.T / steps).astype(np.int32)
     exact = is_exact(levels, table, low, high)
     possible = (low <= high).all(axis=1)
-    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_nearest, bases)):
+    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_again, STARTS * (bases > 0)),
+                        (_nearest, bases)):
         left = np.flatnonzero(~exact & possible)
-        if not len(left) or not effort or way == _nearest and len(left) > max(
-                MOST_NEAREST, HOPELESS * len(levels)):
+        if not len(left) or not effort or way in (_again, _nearest) and len(left) > max(
+                MOST_LEFT, HOPELESS * len(levels)):
             break
         found, at = way(low[left], high[left], guess[left], levels[left], table, effort)
         levels[left[at]], exact[left[at]] = found[at], True
@@ -129,6 +132,16 @@ def _change(low, high, guess, levels, table, changes):
                 break
             now = tried[0]
     return levels, exact
+
+
+def _again(low, high, guess, levels, table, starts):
+    """The iterations from several starts: levels, and which blocks are exact."""
+    noise = np.random.default_rng(0).normal(0, NOISE, (starts, *guess.shape))
+    many = [np.tile(part, (starts, 1)) for part in (low, high, guess, levels)]
+    many[2] = many[2] + noise.reshape(-1, BLOCK * BLOCK).astype(np.float32)
+    tried, good = (part.reshape(starts, len(low), *part.shape[1:])
+                   for part in _iterate(*many, table, ROUNDS))
+    return tried[good.argmax(axis=0), np.arange(len(low))], good.any(axis=0)
 
 
 def _nearest(low, high, guess, levels, table, most_bases):

@@ -5,9 +5,10 @@
 
 Luma tables are those of the lattice's qualities. Where it has none, but a lattice is there, the
 fast inverse DCT may have made it, which changes the steps, or an encoder with tables of its own,
-whose steps are read one by one (step_scores.py). The inverse DCT is the one that most blocks come
-out with bit for bit. Where the lattice does not know the subsampling, a part in the middle of the
-image is recovered with each way to upsample. None of this is proof: the file, decoded, is.
+whose steps are read one by one (own_tables.py). The inverse DCT is the one with which most blocks
+come out bit for bit. Subsampling, upsampling, the chroma's grid and its table are those with which
+most of its pixels come out right (coded_chroma.py), of a part in the middle of the image. None of
+this is proof: the file, decoded, is.
 """
 from collections.abc import Iterator
 from dataclasses import replace
