@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmark_table import (EDITED, HUNDRED_MILLION, JPEG, KINDS, NEVER, ROUNDS, SIZE, compare,
+from benchmark_table import (EDITED, HUNDRED_MILLION, JPEG, KINDS, NEVER, ROUNDS, compare,
                              in_turns, on_one_core, photos, row, unheard, write_image)
 from conftest import CLASSIFIER, SAMPLES
 
