@@ -27,20 +27,22 @@ from classifier.forensics.blocks import BLOCK, DCT2
 from classifier.recovery.colours import before_rounding
 from classifier.recovery.cut_blocks import repeated_edge
 from classifier.recovery.decoders import decoded, loss
-from classifier.recovery.lattice_points import nearest_points, reduced
+from classifier.recovery.lattice_points import dithered, nearest_plane, nearest_points, reduced
 
 ROUNDS, BETA = 300, 0.9   # of the iterations, and how far they go
 CHECKED_EVERY = 5
 HALF = 0.5                # of a level: rounding
 NEAR = 0.6                # beyond the bounds: worth an exact check
 STARTS, NOISE = 16, 1.0   # of the iterations again, and levels between them
+MOST_AGAIN = 100          # blocks of these
 CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of them
 # Weights of known, clipped and unknown samples.
 WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
            (1, 0.03, 0.03), (1, 0.01, 0.003), (1, 0.1, 0.1))
 OF_CUT, CUT = (1, 0.1, 0), (0.3, 0.1)   # the same at the picture's edge; of what lies beyond it
-POINTS, ATTEMPTS = 128, 2  # tried at a time, and how often
-MOST_BASES = 40           # reduced for one plane: some 30 ms each, with their points
+POINTS, ATTEMPTS = 128, 4  # tried at a time, and how often
+DITHERS, DITHER = 24, 0.3  # targets tried at a time where nothing repeats, levels
+MOST_BASES = 80           # reduced for one plane: some 30 ms each, with their points
 MOST_LEFT, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, that is all
 LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 
@@ -53,7 +55,8 @@ def is_exact(levels: np.ndarray, table: np.ndarray, low: np.ndarray,
 
 
 def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.ndarray,
-                rounds: int = ROUNDS, bases: int = MOST_BASES) -> tuple[np.ndarray, np.ndarray]:
+                rounds: int = ROUNDS, bases: int = MOST_BASES,
+                starts: int = STARTS) -> tuple[np.ndarray, np.ndarray]:
     """Levels that give the samples of n blocks, as far as they are found.
 
     Parameters
@@ -67,6 +70,8 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
         Of the first way.
     bases : int
         That the last way may reduce, some 20 ms each; 0: the last two are not taken.
+    starts : int
+        Of the third way; 0: the last one is taken however many blocks are left.
 
     Returns
     -------
@@ -77,12 +82,14 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     levels = np.rint(guess @ DCT2.T / steps).astype(np.int32)
     exact = is_exact(levels, table, low, high)
     possible = (low <= high).all(axis=1)
-    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_again, STARTS * (bases > 0)),
+    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_again, starts * (bases > 0)),
                         (_nearest, bases)):
         left = np.flatnonzero(~exact & possible)
-        if not len(left) or not effort or way in (_again, _nearest) and len(left) > max(
+        if not len(left) or starts and way in (_again, _nearest) and len(left) > max(
                 MOST_LEFT, HOPELESS * len(levels)):
             break
+        if not effort:
+            continue
         found, at = way(low[left], high[left], guess[left], levels[left], table, effort)
         levels[left[at]], exact[left[at]] = found[at], True
     return levels, exact
@@ -136,18 +143,23 @@ def _change(low, high, guess, levels, table, changes):
 
 def _again(low, high, guess, levels, table, starts):
     """The iterations from several starts: levels, and which blocks are exact."""
-    noise = np.random.default_rng(0).normal(0, NOISE, (starts, *guess.shape))
-    many = [np.tile(part, (starts, 1)) for part in (low, high, guess, levels)]
-    many[2] = many[2] + noise.reshape(-1, BLOCK * BLOCK).astype(np.float32)
-    tried, good = (part.reshape(starts, len(low), *part.shape[1:])
+    levels, exact = levels.copy(), np.zeros(len(low), bool)
+    few = slice(MOST_AGAIN)
+    count = len(low[few])
+    many = [np.tile(part[few], (starts, 1)) for part in (low, high, guess, levels)]
+    noise = np.random.default_rng(0).normal(0, NOISE, many[2].shape)
+    many[2] = many[2] + noise.astype(np.float32)
+    tried, good = (part.reshape(starts, count, *part.shape[1:])
                    for part in _iterate(*many, table, ROUNDS))
-    return tried[good.argmax(axis=0), np.arange(len(low))], good.any(axis=0)
+    levels[few], exact[few] = tried[good.argmax(axis=0), np.arange(count)], good.any(axis=0)
+    return levels, exact
 
 
 def _nearest(low, high, guess, levels, table, most_bases):
     """Nearest points of a reduced basis: levels, and which blocks are exact."""
     levels, exact, bases = levels.copy(), np.zeros(len(low), bool), 0
     kinds = (low == 0).astype(np.int8) + (high == 255)
+    rng = np.random.default_rng(0)
     masks, which = np.unique(kinds, axis=0, return_inverse=True)
     which, basis = which.ravel(), table[:, None] * DCT2.astype(np.float64)
     least, most = before_rounding(low, high, HALF)
@@ -160,9 +172,12 @@ def _nearest(low, high, guess, levels, table, most_bases):
             reduced_basis = reduced(np.concatenate([basis * weights, basis @ of_edge.T], axis=1))
             aims = guess[at].copy()
             for _ in range(ATTEMPTS):
-                targets = np.concatenate([aims * weights, np.zeros((len(at), len(of_edge)))],
-                                         axis=1)
+                targets = np.pad(aims * weights, ((0, 0), (0, len(of_edge))))
                 near = nearest_points(*reduced_basis, targets, POINTS)
+                if not len(of_edge):
+                    targets = dithered(aims, DITHERS, DITHER, rng).reshape(-1, 64) * weights
+                    planes = nearest_plane(*reduced_basis, targets).reshape(DITHERS, len(at), 64)
+                    near = np.concatenate([planes, near])
                 good = is_exact(near.reshape(-1, 64), table, np.tile(low[at], (len(near), 1)),
                                 np.tile(high[at], (len(near), 1))).reshape(len(near), -1)
                 good &= (np.abs(near) <= LARGEST_LEVEL).all(axis=2)

@@ -162,7 +162,7 @@ def _with_luma(pixels, visible, levels, tables, thorough):
     if len(at):
         guess = decoded(levels[0, at], tables[0]).clip(low[at], high[at])
         levels[0, at], exact[at] = find_levels(low[at], high[at], guess - np.float32(128),
-                                               tables[0], bases=MOST_BASES * thorough)
+                                               tables[0], bases=MOST_BASES * thorough, starts=0)
     return levels, exact
 
 
