@@ -1,6 +1,6 @@
 """Blocks of all three planes at once, where clipped pixels leave too much of each alone (4:4:4).
 
-    luma, cb, cr, exact = search_colours(pixels, known, planes, tables)
+    levels, exact = search_colours(pixels, visible, known, planes, levels, tables)
 
 As in block_search.py, Douglas-Rachford iterations look for a point of the lattice, of 192
 coefficients, whose pixels are as they should be: known Y, Cb and Cr where no channel is clipped,
@@ -31,7 +31,7 @@ SWEEPS = 2                # over the three channels, to meet all of their bounds
 
 
 def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, planes: np.ndarray,
-                   tables: tuple[np.ndarray, np.ndarray, np.ndarray]
+                   levels: np.ndarray, tables: tuple[np.ndarray, np.ndarray, np.ndarray]
                    ) -> tuple[np.ndarray, np.ndarray]:
     """Levels of blocks of Y, Cb and Cr together.
 
@@ -43,6 +43,8 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
         Where the picture is, and where it tells Y, Cb and Cr.
     planes : float32 array, shape (3, n, 64)
         Those of Y, Cb and Cr, less 128; guesses where they are not known.
+    levels : int32 array, shape (3, n, 64)
+        Those of each plane by itself.
     tables : three int arrays, shape (64,)
 
     Returns
@@ -50,8 +52,7 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
     levels : int32 array, shape (3, n, 64)
     exact : bool array, shape (n,)
     """
-    count = len(pixels)
-    levels, exact = np.zeros((3, count, 64), np.int32), np.zeros(count, bool)
+    levels, exact = _shift(pixels, visible, levels, tables, thorough=False)
     for slack in SLACKS:
         left = np.flatnonzero(~exact)
         if len(left):
@@ -59,7 +60,8 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
                 pixels[left], visible[left], known[left], planes[:, left], tables, slack)
     left = np.flatnonzero(~exact)
     if len(left):
-        levels[:, left], exact[left] = _shift(pixels[left], visible[left], levels[:, left], tables)
+        levels[:, left], exact[left] = _shift(pixels[left], visible[left], levels[:, left], tables,
+                                              thorough=True)
     left = np.flatnonzero(~exact)[:MOST_AGAIN]
     if len(left):
         again = np.tile(left, STARTS)
@@ -136,7 +138,7 @@ def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
     return levels, exact
 
 
-def _shift(pixels, visible, levels, tables):
+def _shift(pixels, visible, levels, tables, thorough):
     """The DC of the chroma moved: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(pixels), bool)
     for cb, cr in chroma_shifts(SHIFT):
@@ -144,7 +146,7 @@ def _shift(pixels, visible, levels, tables):
         tried = levels[:, left]
         tried[1, :, 0] += cb
         tried[2, :, 0] += cr
-        found, good = _with_luma(pixels[left], visible[left], tried, tables, True)
+        found, good = _with_luma(pixels[left], visible[left], tried, tables, thorough)
         levels[:, left[good]], exact[left[good]] = found[:, good], True
         if exact.all():
             break

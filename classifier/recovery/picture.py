@@ -107,7 +107,8 @@ def _whole_colours(image, kind, layout):
         gray = decoder_luma(image[None])[0].astype(np.float32) - 128
         guesses = [to_blocks(layout.pad(plane, mode='edge'))[left]
                    for plane in (gray, bounds[0].guess, bounds[1].guess)]
-        tried, good = search_colours(pixels, visible, sure, np.stack(guesses), tables)
+        tried, good = search_colours(pixels, visible, sure, np.stack(guesses),
+                                     levels[:, left], tables)
         levels[:, left[good]] = tried[:, good]
     return levels
 
