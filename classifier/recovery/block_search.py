@@ -25,7 +25,7 @@ import numpy as np
 
 from classifier.forensics.blocks import BLOCK, DCT2
 from classifier.recovery.colours import before_rounding
-from classifier.recovery.cut_blocks import repeated_edge
+from classifier.recovery.cut_blocks import edge_weights
 from classifier.recovery.decoders import decoded, loss
 from classifier.recovery.lattice_points import dithered, nearest_plane, nearest_points, reduced
 
@@ -39,7 +39,7 @@ CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of 
 # Weights of known, clipped and unknown samples.
 WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
            (1, 0.03, 0.03), (1, 0.01, 0.003), (1, 0.1, 0.1))
-OF_CUT, CUT = (1, 0.1, 0), (0.3, 0.1)   # the same at the picture's edge; of what lies beyond it
+OF_CUT = 1, 0.1, 0        # the same of blocks cut by the picture's edge
 POINTS, ATTEMPTS = 128, 4  # tried at a time, and how often
 DITHERS, DITHER = 24, 0.3  # targets tried at a time where nothing repeats, levels
 MOST_BASES = 80           # reduced for one plane: some 30 ms each, with their points
@@ -164,17 +164,17 @@ def _nearest(low, high, guess, levels, table, most_bases):
     which, basis = which.ravel(), table[:, None] * DCT2.astype(np.float64)
     least, most = before_rounding(low, high, HALF)
     for mask in np.argsort(-np.bincount(which)):
-        for weights, of_edge in _weights(masks[mask], table):
+        for weights, beyond in _weights(masks[mask], table):
             at = np.flatnonzero((which == mask) & ~exact)
             if not len(at) or bases >= most_bases:
                 break
             bases += 1
-            reduced_basis = reduced(np.concatenate([basis * weights, basis @ of_edge.T], axis=1))
+            reduced_basis = reduced(np.concatenate([basis * weights, beyond], axis=1))
             aims = guess[at].copy()
             for _ in range(ATTEMPTS):
-                targets = np.pad(aims * weights, ((0, 0), (0, len(of_edge))))
+                targets = np.pad(aims * weights, ((0, 0), (0, beyond.shape[1])))
                 near = nearest_points(*reduced_basis, targets, POINTS)
-                if not len(of_edge):
+                if not beyond.size:
                     targets = dithered(aims, DITHERS, DITHER, rng).reshape(-1, 64) * weights
                     planes = nearest_plane(*reduced_basis, targets).reshape(DITHERS, len(at), 64)
                     near = np.concatenate([planes, near])
@@ -200,11 +200,7 @@ def _weights(mask, table):
 
     That is, for blocks cut by the picture's edge, that an encoder goes on evenly beyond it.
     """
-    none, unknown = np.zeros((0, BLOCK * BLOCK)), (mask == 2).reshape(BLOCK, BLOCK)
-    rows, columns = (BLOCK - unknown.all(axis=axis).sum() for axis in (1, 0))
-    beyond = unknown[rows:].all() and unknown[:, columns:].all()
-    if 0 < min(rows, columns) < BLOCK and beyond:
-        for weight in CUT:
-            yield np.array(OF_CUT)[mask], weight * repeated_edge(rows, columns, table)
+    for beyond in edge_weights(mask == 2, table):
+        yield np.array(OF_CUT)[mask], beyond
     for weights in WEIGHTS if mask.any() else WEIGHTS[:1]:
-        yield np.array(weights)[mask], none
+        yield np.array(weights)[mask], np.zeros((BLOCK * BLOCK, 0))

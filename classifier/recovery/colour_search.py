@@ -9,11 +9,14 @@ searched by itself. Then the DC of Cb and Cr are moved by a few steps, in flat b
 coefficients there are; the iterations are begun elsewhere; and at last, for a few blocks, nearest
 planes are taken in a reduced basis of all 192 coefficients (lattice_points.py).
 """
+import itertools
+
 import numpy as np
 
 from classifier.forensics.blocks import DCT2
 from classifier.recovery.block_search import MOST_BASES, find_levels
 from classifier.recovery.colours import TO_BGR, chroma_shifts, luma_bounds, to_bgr
+from classifier.recovery.cut_blocks import edge_weights
 from classifier.recovery.decoders import decoded
 from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
 
@@ -22,8 +25,9 @@ SLACKS = 0.8, 0.4         # levels that rounding may move a channel: at first, i
 STARTS, MOST_AGAIN = 24, 24   # tries with other slacks and starts, of the last blocks
 NOISE, SLACK_RANGE = 4.0, (0.2, 1.0)   # levels
 # Weights in nearest planes: of a channel of a pixel with another one clipped; of clipped channels
-# and of pixels that are not seen.
+# and of pixels that are not seen; the same of blocks cut by the picture's edge (cut_blocks.py).
 OF_CHANNEL, WEIGHTS = 0.7, ((0.05, 0.02), (0.2, 0.02), (0.2, 0.1), (0.02, 0.005))
+OF_CUT = ((0.05, 0), (0.2, 0))
 DITHERS, DITHER, ATTEMPTS, WITH_LUMA = 32, 0.3, 3, 6
 MOST_NEAREST = 8          # blocks; where more are left, that is not done: some 0.5 s a basis
 SHIFT = 4                 # steps by which the chroma's DC is moved at last
@@ -91,13 +95,19 @@ def _nearest(pixels, visible, known, planes, tables, rng):
     basis = (steps[:, :, None, None] * DCT2[None, :, :, None]
              * of_planes.transpose(2, 0, 1)[:, None]).reshape(3 * 64, -1)
     best, fewest = np.zeros((3, 64), np.int32), np.inf
-    for of_clipped, of_unseen in WEIGHTS:
+    of_cut = [_of_planes(edges) for edges in zip(*(edge_weights(~visible, t) for t in tables))]
+    ways = [*itertools.product(OF_CUT, of_cut), *itertools.product(WEIGHTS, [None])]
+    for (of_clipped, of_unseen), beyond in ways:
         weights = np.where(seen, np.where(sure, 1.0, np.where(clipped, of_clipped, OF_CHANNEL)),
                            of_unseen).ravel()
-        reduced_basis, aims = reduced(basis * weights), values
+        weighted = basis * weights
+        if beyond is not None:
+            weighted = np.concatenate([weighted, beyond], axis=1)
+        reduced_basis, aims = reduced(weighted), values
         for _ in range(ATTEMPTS):
-            targets = dithered(aims.ravel(), DITHERS, DITHER, rng)
-            near = nearest_plane(*reduced_basis, targets * weights).reshape(-1, 3, 64)
+            targets = dithered(aims.ravel(), DITHERS, DITHER, rng) * weights
+            targets = np.pad(targets, ((0, 0), (0, weighted.shape[1] - targets.shape[1])))
+            near = nearest_plane(*reduced_basis, targets).reshape(-1, 3, 64)
             near = near.transpose(1, 0, 2).astype(np.int32)
             tried = to_bgr(*(decoded(part, table) for part, table in zip(near, tables)))
             off = ((tried != pixels).any(axis=2) & visible).sum(axis=1)
@@ -112,6 +122,15 @@ def _nearest(pixels, visible, known, planes, tables, rng):
             seen_as = ((near[:, first[0]] * steps) @ DCT2).T @ TO_BGR.T
             aims = np.where(sure | seen & ~clipped, aims, seen_as.clip(least, most))
     return best, False
+
+
+def _of_planes(parts):
+    """A matrix of three, each for the levels of a plane."""
+    rows, columns = parts[0].shape
+    whole = np.zeros((3, rows, 3, columns))
+    for plane, part in enumerate(parts):
+        whole[plane, :, plane] = part
+    return whole.reshape(3 * rows, 3 * columns)
 
 
 def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
