@@ -155,8 +155,10 @@ def compare(counts: dict[str, Counter], columns: Sequence) -> tuple[str, bool]:
 
 
 def _said(row):
+    quality = row['header_quality']
+    says = 'names no quality' if quality in (None, '') else f'says quality {quality}'
     parts = [answer(row), 'no JPEG header' if row['verdict'] == 'no header' else
-             f'header says quality {row["header_quality"]}: {row["verdict"]}']
+             f'header {says}: {row["verdict"]}']
     if saved_before(row):
         parts.append(f'saved before at about quality {row["earlier_quality"]}')
     return '; '.join(parts)

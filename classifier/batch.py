@@ -28,8 +28,8 @@ from classifier.workers import ROOT, Workers, name_of
 AHEAD = 4           # items for each core that are begun or waiting
 TASKS_AHEAD = 1000  # tasks that a Dask scheduler is given before it answered
 PATIENCE = 10       # seconds to wait for a scheduler and its first worker
-# Images from which on processes of their own, which take 0.4 s to start, are faster than threads:
-# these wait for each other where the work is in Python.
+# From so many images on, a process for each core (0.4 s to start) is faster than threads,
+# which share the interpreter lock.
 FEWEST_APART = 50
 
 _OPENING = threading.Lock()
@@ -134,7 +134,8 @@ def parallel_map(scheduler: str | None = None, in_path: str | os.PathLike | None
     ------
     callable
         `run(work, items, *more)`, which yields work(item, *more) in the order of the items; for
-        an item at which workers were lost again and again, or its process was, an InputError.
+        an item whose process was lost, or whose cluster workers were lost again and again, an
+        InputError.
 
     Raises
     ------
@@ -152,6 +153,11 @@ def parallel_map(scheduler: str | None = None, in_path: str | os.PathLike | None
         try:
             yield lambda work, items, *more: ordered_map(
                 pool, lambda item: call(work, item, *more), items, AHEAD * cores())
+        except BaseException:  # such as Ctrl-C, which reaches none of the processes by itself
+            pool.shutdown(wait=False, cancel_futures=True)
+            if apart:
+                workers.stop()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -16,9 +16,11 @@ The last is one of the studies, which write results_<study>.json.
 --fit makes what turns the patches' answers into one for the image, and writes it to --out_path, to
 be put beside the weights.
 """
+import os
 import sys
 if __name__ == '__main__':  # from here on Ctrl-C leaves no traceback
     sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # NumPy's: others wait busily, for little
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,7 +29,6 @@ import argparse
 import importlib
 import itertools
 import json
-import os
 import platform
 import shlex
 import textwrap

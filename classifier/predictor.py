@@ -307,7 +307,8 @@ class Predictor:
             order = np.concatenate(interleaved_subsets(self.type))
             output = self.run_network(patches[order[:len(order) // 4]])
             found = self._fused(output, image)
-            if found.posterior and found.posterior.low >= header_quality - CONTRADICTION:
+            if found.reason == LITTLE_TEXTURE or (
+                    found.posterior and found.posterior.low >= header_quality - CONTRADICTION):
                 return found
         output = np.concatenate([output, self.run_network(patches[order[len(output):]])])
         found = self._fused(output[np.argsort(order)], image)

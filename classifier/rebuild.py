@@ -1,6 +1,6 @@
 """The JPEG file behind a picture, made by `predict_cls.py --recover` in a process of its own.
 
-It takes seconds to a minute, and can be stopped at any time:
+It mostly takes seconds to a minute, and can be stopped at any time:
 
     process = Rebuilding(Path('photo.png'), Path('photo.jpg'), max_pixels)
     for seconds in process:
@@ -41,7 +41,8 @@ class Rebuilding:
         self.process = subprocess.Popen(
             [sys.executable, SCRIPT, path, '--recover', out, '--max_pixels', str(max_pixels),
              '--quiet'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, errors='replace', start_new_session=True)
+            text=True, errors='replace', start_new_session=True,
+            env={**os.environ, 'TMPDIR': str(out.parent)})  # removed with it, if it is stopped
 
     def __iter__(self) -> Iterator[float]:
         """The seconds so far, twice a second until it has ended."""

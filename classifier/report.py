@@ -82,8 +82,8 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
             ) -> Report | InputError:
     """The `Report` on an image file, or the reason why there is none.
 
-    Without a predictor, it is this thread's own. `seconds` is without reading the file. What comes
-    `then` gets the report, the BGR pixels and their `Lattice`, if that was looked for.
+    Without a predictor, it is this thread's own. `seconds` is without reading the file. `then`, if
+    given, is called with the report, the BGR pixels and their `Lattice` or None.
     """
     predictor = predictor or opened(network)
     warnings, header = [], None

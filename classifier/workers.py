@@ -4,23 +4,29 @@
         found = workers.call(look_at, path, *more)     # look_at(path, *more), in a process
 
 A process imports this package alone, not the program that called it. It reads pickled requests from
-its standard input, of which each work's other arguments are sent once, and ends with it, so that
-none outlives a program that was killed.
+its standard input; the work and its other arguments are sent only when they change. It ends when
+that input does, once the item at hand is done, so that none is left behind by a program that was
+killed. Python's own pools of processes lose all their work when one process is lost, and stay when
+the program is killed.
 """
 import contextlib
 import importlib
 import operator
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-if __name__ == '__main__':
+if __name__ == '__main__':  # from here on an interrupt leaves no traceback
+    sys.excepthook = lambda *error: error[0] is KeyboardInterrupt or sys.__excepthook__(*error)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, str(ROOT))
 
 from classifier.errors import InputError
@@ -43,6 +49,7 @@ class Workers(contextlib.AbstractContextManager):
 
     def __init__(self):
         self._own, self._all = threading.local(), []  # of a thread, and of all
+        self._stopped = False
 
     def call(self, work: Callable, item: Any, *more: Any) -> Any:
         """work(item, *more) in this thread's process; all of it, and what it gives, is pickled.
@@ -60,6 +67,8 @@ class Workers(contextlib.AbstractContextManager):
         own, asked = vars(self._own), (work, *more)
         if not own.get('process'):
             own['process'], own['asked'] = self._start(), ()
+        if self._stopped:
+            return InputError('the run was stopped')
         process, before = own['process'], own['asked']
         known = len(before) == len(asked) and all(map(operator.is_, before, asked))
         request = pickle.dumps((None if known else (*name_of(work), more), item))
@@ -69,12 +78,18 @@ class Workers(contextlib.AbstractContextManager):
             done, found = pickle.load(process.stdout)
         except _LOST:
             own['process'] = None
-            return InputError(f'the process that looked at it was lost ({_ended(process)}); if '
-                              'it was memory that ran out, choose a smaller --max_pixels')
+            return InputError(f'the process that looked at it was lost ({_ended(process)}), '
+                              'perhaps because memory ran out; try it alone')
         own['asked'] = asked
         if not done:
             raise found
         return found
+
+    def stop(self) -> None:
+        """Interrupt what the processes do, as Ctrl-C would; what they were asked for is lost."""
+        self._stopped = True
+        for process in self._all:
+            process.send_signal(signal.SIGINT)
 
     def _start(self):
         process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE,
@@ -129,6 +144,10 @@ def serve() -> None:
                 found = True, work(item, *more)
             except Exception as error:
                 found = False, error
+            try:
+                pickle.loads(pickle.dumps(found))
+            except Exception:  # a result or an error that cannot be sent
+                found = False, RuntimeError(traceback.format_exc())
             answer(found)
 
 

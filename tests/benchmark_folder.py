@@ -11,8 +11,8 @@ from pathlib import Path
 
 import cv2
 
-from benchmark_table import (EDITED, HIDDEN, HUNDRED_MILLION, JPEG, NEVER, on_one_core, photos, row,
-                             write_image)
+from benchmark_table import (EDITED, HIDDEN, HUNDRED_MILLION, JPEG, NEVER, QUALITIES, on_one_core,
+                             photos, row, write_image)
 from conftest import CLASSIFIER
 
 from classifier.environment import cores
@@ -21,7 +21,7 @@ from classifier.predictor import Predictor
 from classifier.report import look_at
 
 ALONE = 48  # images of a folder that are looked at one after the other
-PHOTOS, RUNS = 24, 3
+PHOTOS, RUNS = 25, 3
 KINDS = {'PNG': (HIDDEN, NEVER, EDITED), 'JPEG': (JPEG,)}
 
 
@@ -36,7 +36,8 @@ def folders(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as out:
             folder = Path(out) / 'images'
             folder.mkdir()
-            paths = [write_image(folder, i, kinds[i % len(kinds)], some[i % PHOTOS])
+            paths = [write_image(folder, i, kinds[i % len(kinds)], some[i % PHOTOS],
+                                 QUALITIES[i // len(kinds) % len(QUALITIES)])
                      for i in range(args.folder_images)]
             time_folder(name, paths, Path(out))
 

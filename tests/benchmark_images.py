@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmark_table import (EDITED, HUNDRED_MILLION, JPEG, KINDS, NEVER, ROUNDS, compare,
-                             in_turns, on_one_core, photos, row, unheard, write_image)
+from benchmark_table import (EDITED, HUNDRED_MILLION, JPEG, KINDS, NEVER, QUALITIES, ROUNDS,
+                             compare, in_turns, on_one_core, photos, row, unheard, write_image)
 from conftest import CLASSIFIER, SAMPLES
 
 from classifier import images, runtime, to_tflite
@@ -29,7 +29,7 @@ from classifier.recovery.recover import recover
 from classifier.report import look_at
 from classifier.runtime import RUNTIMES
 
-OF_EACH_KIND, START_ROUNDS = 6, 3  # images; rounds of starting predict_cls.py
+OF_EACH_KIND, START_ROUNDS = len(QUALITIES), 3  # images; rounds of starting predict_cls.py
 
 
 def start(args: argparse.Namespace) -> None:
@@ -95,7 +95,7 @@ def automatic(args: argparse.Namespace) -> None:
         row(f'one core, {name}', ms, 'ms', as_fast(reference, ms) * (ms != reference))
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
-            paths = [write_image(Path(folder), i, kind, photo)
+            paths = [write_image(Path(folder), i, kind, photo, QUALITIES[i])
                      for i, photo in enumerate(photos(args.in_path, OF_EACH_KIND))]
             one_kind(kind, paths, predictor, reference)
     cv2.setNumThreads(-1)

@@ -15,6 +15,10 @@ from classifier import images
 ROUNDS = 5
 SIZE = 768, 512  # px, width and height of the photos
 HUNDRED_MILLION = 1e8 / 3.6e6  # core-hours of so many images, for a ms each
+JPEG, HIDDEN, NEVER, EDITED = ('JPEG', 'PNG, hidden JPEG', 'PNG, never compressed',
+                               'PNG, edited JPEG')
+KINDS = JPEG, HIDDEN, NEVER, EDITED
+QUALITIES = 75, 85, 90, 95, 60, 50
 
 
 def row(what: str, value: float | None, unit: str, note: str = '') -> None:
@@ -37,10 +41,10 @@ def on_one_core(work: Callable, amount: int = 1) -> float:
     return 1000 * (time.process_time() - began) / amount
 
 
-def in_turns(ways: dict[str, Callable], measure: Callable, rounds: int = ROUNDS,
-             first: bool = True) -> dict[str, list[float]]:
-    """What `measure` says of each way, in each of the rounds; `first` runs each once before."""
-    for way in ways.values() if first else ():
+def in_turns(ways: dict[str, Callable], measure: Callable,
+             rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """What `measure` says of each way, in each of the rounds; before, each is run once."""
+    for way in ways.values():
         way()
     found = [[measure(way) for way in ways.values()] for _ in range(rounds)]
     return dict(zip(ways, map(list, zip(*found))))
@@ -71,16 +75,9 @@ def photos(folder: str | os.PathLike, number: int) -> list[np.ndarray]:
     return [np.roll(first[i % len(first)], 8 * (i // len(first)), axis=1) for i in range(number)]
 
 
-JPEG, HIDDEN, NEVER, EDITED = ('JPEG', 'PNG, hidden JPEG', 'PNG, never compressed',
-                               'PNG, edited JPEG')
-KINDS = JPEG, HIDDEN, NEVER, EDITED
-QUALITIES = 75, 85, 90, 95, 60, 50
-
-
-def write_image(folder: Path, number: int, kind: str, photo: np.ndarray) -> Path:
-    """The file of one of KINDS that a photo gives, at one of QUALITIES in turn."""
-    quality = QUALITIES[number % len(QUALITIES)]
-    path = folder / f'{number}{".jpg" if kind == JPEG else ".png"}'
+def write_image(folder: Path, name: int, kind: str, photo: np.ndarray, quality: int) -> Path:
+    """The file of one of KINDS that a photo gives, at a quality."""
+    path = folder / f'{name}{".jpg" if kind == JPEG else ".png"}'
     if kind == JPEG:
         cv2.imwrite(str(path), photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
         return path

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from classifier import predict_cls
+from classifier.errors import InputError
 from classifier.images import from_pillow, to_pillow
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.cut_blocks import repeated_edge
@@ -231,3 +232,20 @@ def test_a_list_of_images_is_refused_in_one_line(hidden, monkeypatch, tmp_path, 
     monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(f'{hidden}\n'.encode())))
     assert predict_cls.main(['-', '--recover', str(tmp_path / 'out')]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith('one image or one folder')
+
+
+@pytest.mark.parametrize('kind', ('4:2:2', '4:2:0'))
+@pytest.mark.parametrize('level', (0, 255))
+def test_areas_of_pure_black_and_white_come_back(photo, kind, level):
+    image = photo[:160, :160].copy()
+    image[40:120, 40:120] = level
+    assert recover(pixels(jpeg(image, 75, kind))).difference.is_none
+
+
+@pytest.mark.parametrize('size', ((16, 16), (9, 17), (40, 31)))
+def test_images_without_a_whole_block_of_chroma_come_back_or_are_refused(photo, size):
+    coded = pixels(jpeg(photo[60:60 + size[0], 60:60 + size[1]], 50, '4:4:4'))
+    try:
+        assert recover(coded).difference.is_none
+    except InputError as error:  # few blocks may leave the quality open
+        assert 'qualities' in str(error) or 'lattice' in str(error)

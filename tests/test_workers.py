@@ -72,3 +72,11 @@ def test_no_process_outlives_a_killed_program():
             return
         time.sleep(0.1)
     pytest.fail(f'process {process} is still there')
+
+
+def test_an_interrupted_run_interrupts_its_processes():
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), batch.parallel_map(apart=True) as run:
+        for _ in run(time.sleep, [0, 60, 60]):
+            raise KeyboardInterrupt
+    assert time.monotonic() - began < 30

@@ -44,8 +44,8 @@ SURELY_UPSAMPLED = 0.99   # below, the rounding of mirrored pictures is tried as
 # Planes that tell which ways of upsampling are tried with all: not with shares below the first of
 # these, nor where so many times as many pixels of theirs differ as with the best way.
 SOME, FAR_FROM_UPSAMPLED, NEARLY = 24, 0.82, 1.75
-HOPELESS = -200.0         # nats of a plane that blocks that are exact do not make good
-CLEAR = 100.0             # nats from which on a part with half of them is not the best
+HOPELESS = -200.0         # nats; less stays below what proves a table, whatever exact blocks add
+CLEAR = 100.0             # nats of the best part; from here on, parts with less than half are out
 NO_SCORES = np.zeros(100)
 CENTRE = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
 # A block of the window's, and a halved one.
@@ -129,10 +129,10 @@ def _is_gray(pixels):
 
 
 def _subsampling(planes, varied):
-    """How halved planes were made: '4:2:2' or '4:2:0', the share of their pixels that upsampling
-    gives, the coded planes, and the share that 4:2:0 gives.
+    """The upsampling behind halved planes.
 
-    A few planes tell which ways are worth while to be tried with all of them.
+    Returns '4:2:2' or '4:2:0' (None: neither), the share of pixels that it gives, the coded planes,
+    and the share that 4:2:0 gives. A few planes tell which ways are worth trying with all.
     """
     ways = [(kind, mirrored) for mirrored in (False, True) for kind in ('4:2:2', '4:2:0')]
     some = np.flatnonzero(varied)

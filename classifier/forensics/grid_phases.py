@@ -19,13 +19,13 @@ PHASE_SIDE = 15           # px: windows with a block at each of the 64 phases
 NEAR_ZERO = 0.7           # |coefficient|, 2.4 sigmas of rounding noise
 TOGETHER = 32             # windows whose coefficients stay in the cache
 PATCHES = 256             # windows in which the 64 phases are compared
-# Windows that may show the phase already: by so many deviations of the others ahead of the next. Of
-# 180 images with a lattice, two thirds show it so, and no other phase.
+# So many windows may show the phase already, if it is AHEAD (in standard deviations of the other
+# phases) of the next. Of 180 images with a lattice, two thirds show it so, and no other phase.
 FIRST, AHEAD = 48, 1.2
 PHASE_BLOCKS = 1500       # blocks that the candidate phases may have in all
 
 _SHIFTED = SHIFTED_DCT[..., :PHASE_SIDE].reshape(BLOCK * BLOCK, PHASE_SIDE)
-BOX = (SHIFTED_DCT[:, 0, :PHASE_SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
+_BOX = (SHIFTED_DCT[:, 0, :PHASE_SIDE] > 0).astype(np.float32)  # the pixels of a window's 8 blocks
 _ONES = np.ones(BLOCK, np.float32)
 
 
@@ -73,7 +73,7 @@ def likely_phases(image: np.ndarray) -> Iterator[tuple[int, int]]:
     valid = np.ones((len(windows), BLOCK, BLOCK), bool)  # of n, dy, dx
     some = np.flatnonzero(has_clipped(windows))
     clipped = clipped_pixels(windows[some]).astype(np.float32)
-    valid[some] = BOX @ clipped @ BOX.T <= CLIPPED_PIXELS / 2
+    valid[some] = _BOX @ clipped @ _BOX.T <= CLIPPED_PIXELS / 2
     luma = decoder_luma(windows)
     useful = np.flatnonzero(valid.any(axis=(1, 2))
                             & (np.ptp(luma.reshape(len(luma), PHASE_SIDE ** 2), axis=1) > 1))

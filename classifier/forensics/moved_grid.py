@@ -75,7 +75,8 @@ def moved_grids(image: np.ndarray, last: np.ndarray) -> list[MovedGrid]:
     Returns
     -------
     list of MovedGrid
-        LEFT to 2 LEFT of them; none if the image shows nothing.
+        LEFT to 2 LEFT of them; none if the image shows nothing, or if in the second look none is
+        AHEAD nats ahead of the next.
 
     References
     ----------

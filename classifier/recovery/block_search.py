@@ -69,7 +69,7 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     rounds : int
         Of the first way.
     bases : int
-        That the last way may reduce, some 20 ms each; 0: the last two are not taken.
+        That the last way may reduce; 0: the last two ways are not taken.
     starts : int
         Of the third way; 0: the last one is taken however many blocks are left.
 

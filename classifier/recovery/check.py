@@ -26,9 +26,9 @@ class Difference:
         return not self.pixels
 
     def __str__(self):
-        plural = 's' * (self.levels != 1)
-        return (f'{self.pixels:,} pixels in {self.blocks:,} of {self.of_blocks:,} blocks differ, '
-                f'by at most {self.levels} level{plural}')
+        several, plural = self.pixels != 1, 's' * (self.levels != 1)
+        return (f'{self.pixels:,} pixel{"s" * several} in {self.blocks:,} of {self.of_blocks:,} '
+                f'blocks differ{"s" * (not several)}, by at most {self.levels} level{plural}')
 
 
 def decoded(data: bytes) -> list[np.ndarray]:

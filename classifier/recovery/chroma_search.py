@@ -5,9 +5,9 @@
 Least squares undo the upsampling of the whole plane; the DCT of each block, rounded, is mostly
 right. Blocks whose pixels are not within their bounds then are searched one by one, with what
 surrounds them as it is: a block's samples weigh in its own pixels and in one row or column of its
-neighbours' on each side. Douglas-Rachford iterations as in block_search.py come first, nearest
-planes second; what leaves fewer pixels out of bounds is kept. As neighbours change, that is done a
-few times.
+neighbours' on each side. Single changes by a step come first, then Douglas-Rachford iterations as
+in block_search.py, then the nearest lattice points; what leaves fewer pixels out of bounds is kept.
+As neighbours change, some are done again.
 
 Sources: those of block_search.py and upsampling.py.
 """
@@ -56,8 +56,11 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
                         for plane, fill in zip(bounds, (0, 255, 0)))
     width = high.astype(np.float32) - low
     inside = np.minimum(width / 2, INSIDE)  # a bound itself is the least likely
+    # what may be without colour, such as pure white, is so most likely
+    gray = (low <= 128) & (high >= 128)
+    least, most = low + inside - 128, high - inside - 128
     guess = np.pad(bounds.guess, even, mode='edge').clip(
-        low + inside - 128, high - inside - 128)
+        np.where(gray, np.minimum(least, 0), least), np.where(gray, np.maximum(most, 0), most))
     coded = downsampled(guess, 1 / np.square(1 + width), halved)
     coded += np.float32(loss())
     levels = np.rint(to_blocks(layout.pad(coded, mode='edge')) @ DCT2.T / table).astype(np.int32)

@@ -75,6 +75,8 @@ def fit(image: np.ndarray, kind: Kind, grid: tuple[int, int]) -> float:
         return 1.0
     halved = HALVED[kind.subsampling]
     unit = [1 + half for half in halved]
+    if not whole_blocks(image, grid, unit).size:
+        return 0.0
     planes, known = coded_chroma(image, halved, kind.decoder.upsampling, grid)
     whole = to_blocks(known).all(axis=1)
     seen = from_blocks(np.repeat(whole[:, None], BLOCK * BLOCK, axis=1),

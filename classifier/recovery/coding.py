@@ -19,7 +19,7 @@ from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK, DCT2, evenly_spaced, get_blocks
 from classifier.forensics.lattice import ANY_TABLE, Lattice, find_quality
 from classifier.forensics.tables import NEW_CHROMA, all_qualities, standard_tables
-from classifier.recovery.coded_chroma import fit
+from classifier.recovery.coded_chroma import fit, whole_blocks
 from classifier.recovery.decoders import DECODERS, Decoder
 from classifier.recovery.other_dcts import FAST_LOSS
 from classifier.recovery.own_tables import read_chroma_table, read_luma_table
@@ -71,6 +71,11 @@ def codings(image: np.ndarray, found: Lattice) -> Iterator[tuple[Kind, tuple[int
         # An image whose blocks begin in its corner is nearly always a whole picture.
         choices = _ordered(part, [(kind, at) for kind in kinds
                                   for at in (_grids(kind, grid) if any(grid) else [grid])])
+        if not choices[0][0]:  # no block tells its chroma whole
+            yield from sorted(((kind, at) for kind in kinds[:len(HALVED)]
+                               for at in (_grids(kind, grid) if any(grid) else [grid])),
+                              key=lambda way: way[1] != grid)
+            continue
         if choices[0][0] < FITS:
             choices = [(kind, at) for kind in kinds for at in _grids(kind, grid)]
             if dct == 'accurate':
@@ -103,7 +108,7 @@ def _tables(image, found):
             dct = _likeliest(samples, table)
             ways.append((_exact(samples, table, dct), table, table, dct))
         share, *way = max(ways, key=lambda way: way[0], default=(0,))
-        if share >= LEAST:
+        if share >= (LEAST if found.region_x is None else SURE):
             yield replace(whole, subsampling=None) if way[2] != 'accurate' else whole, *way
             return
     _refuse(found)
@@ -177,6 +182,8 @@ def _grids(kind, grid):
 def _chroma_tables(image, found, kind, grid):
     """Chroma tables that may go with a kind's luma table: IJG's newer one, and that of the image.
     """
+    if not whole_blocks(image, grid, [1 + half for half in HALVED[kind.subsampling]]).size:
+        return []
     read = read_chroma_table(image, HALVED[kind.subsampling], kind.decoder.upsampling, grid,
                              kind.luma_table)
     return [read] + [all_qualities(np.array(NEW_CHROMA))[quality - 1]

@@ -81,7 +81,7 @@ DECODERS = (
     DEFAULT,
     Decoder('plain chroma upsampling', upsampling='plain'),
     Decoder('libjpeg 7 to 9', upsampling='wide', library='8d'),
-    Decoder('libjpeg 9f', upsampling='wide', library='9f'),   # other colours, now and then
+    Decoder('libjpeg 9a to 9f', upsampling='wide', library='9f'),   # turn some colours into others
     Decoder('the fast inverse DCT', 'fast'),
     Decoder('the fast inverse DCT and plain chroma upsampling', 'fast', 'plain'),
     Decoder('the inverse DCT in floating point', 'float'),

@@ -49,7 +49,8 @@ class Recovered:
         pixels = self.difference.pixels
         by = f' by {self.decoder}' if self.decoder else ''
         place = f' at ({self.picture.top}, {self.picture.left})' if self.is_larger else ''
-        said = f'{pixels} pixel{"s" * (pixels > 1)} differ' if pixels else 'identical'
+        said = ('identical' if not pixels else '1 pixel differs' if pixels == 1 else
+                f'{pixels} pixels differ')
         return f'{said}{by}{place}'
 
 

@@ -117,9 +117,10 @@ def _study(args: argparse.Namespace, paths: list[Path], cases: list[tuple], code
         kept.close(remove=True)
     table = {name: _summary([found[f'{path} {case}'] for path, case in pairs])
              for name, pairs in rows.items()}
-    print_table('crop, kind, quality     cases  whole, % (95 % interval)  pixels, %  blocks, %  '
-                'of the PNG, %  seconds: median, most', table,
-                '{name:24} {cases:4} {percent[whole]:9.1f} ({percent[low]:5.1f} to '
+    width = max(map(len, table))
+    print_table(f'{"crop, kind, quality":{width}} cases  whole, % (95 % interval)  pixels, %  '
+                'blocks, %  of the PNG, %  seconds: median, most', table,
+                f'{{name:{width}}}' ' {cases:5} {percent[whole]:9.1f} ({percent[low]:5.1f} to '
                 '{percent[high]:5.1f}) {percent[pixels]:10.3f} {percent[blocks]:10.3f} '
                 '{percent[size]:13.1f} {seconds:12.2f} {slowest:8.1f}')
     return {'images': len(paths)} | table
