@@ -108,6 +108,14 @@ def test_the_inverse_dct_is_within_a_level_of_the_exact_one():
     assert (inverse_dct(flat) == 138).all()
 
 
+def test_colours_that_are_even_along_the_rows_do_not_tell_the_subsampling(photo):
+    tint = np.linspace(-40, 40, len(photo))[:, None, None] * [1, 0, -1]
+    image = (photo.mean(axis=2, keepdims=True) / 2 + 64 + tint).astype(np.uint8)
+    for subsampling in ('4:4:4', '4:2:2'):
+        found = find_quality(saved(image, quality=75, subsampling=subsampling))
+        assert found.quality == 75 and found.subsampling in (None, subsampling)
+
+
 @pytest.mark.parametrize('subsampling', ['4:4:4', '4:2:2', '4:2:0'])
 def test_all_blocks_of_a_photo_come_out_bit_for_bit(photo, subsampling):
     for quality in (20, 60, 84):

@@ -40,6 +40,7 @@ MANY_BYTES = 4_000_000    # of larger images, not every row is looked at for col
 # than 0.74 for photos that were not compressed; up to 0.96 for 4:4:4, which is looked for first.
 UPSAMPLED = 0.94
 CLEARLY = 4.0             # times as many pixels that 4:2:0 does not give, where 4:2:2 is told
+FEWEST_TELLING = 300      # pixels of planes that differ from the next one in their row
 SURELY_UPSAMPLED = 0.99   # below, the rounding of mirrored pictures is tried as well
 # Planes that tell which ways of upsampling are tried with all: not with shares below the first of
 # these, nor where so many times as many pixels of theirs differ as with the best way.
@@ -109,7 +110,7 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     fits = full.scores[top] >= FINE_EVIDENCE
     if fits and ac[top] >= FINE_EVIDENCE:
         return full
-    kind, share, coded, rival = _subsampling(planes, varied)
+    kind, share, coded, clear = _subsampling(planes, varied)
     if share <= UPSAMPLED:
         return full if fits else Chroma()
     coded, phase = ((coded[:, OWN, HALF], odd_x) if kind == '4:2:2' else
@@ -119,8 +120,7 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     top = int(scores[:FINEST].argmax())
     if scores[top] >= least_evidence(top + 1, 0):
         return Chroma(kind, scores, blocks)
-    # 4:2:2 explains much that is 4:2:0 mirrored, or smooth; where it is true, 4:2:0 fails
-    return Chroma() if kind == '4:2:2' and 1 - rival < CLEARLY * (1 - share) else Chroma(kind)
+    return Chroma(kind if clear else None)
 
 
 def _is_gray(pixels):
@@ -132,7 +132,7 @@ def _subsampling(planes, varied):
     """The upsampling behind halved planes.
 
     Returns '4:2:2' or '4:2:0' (None: neither), the share of pixels that it gives, the coded planes,
-    and the share that 4:2:0 gives. A few planes tell which ways are worth trying with all.
+    and whether that share tells it. A few planes tell which ways are worth trying with all.
     """
     ways = [(kind, mirrored) for mirrored in (False, True) for kind in ('4:2:2', '4:2:0')]
     some = np.flatnonzero(varied)
@@ -144,17 +144,24 @@ def _subsampling(planes, varied):
         shares.append(coded_planes(some, kind == '4:2:0', mirrored)[1][CENTRE].mean())
     best = max(shares)
     if best < FAR_FROM_UPSAMPLED:
-        return None, best, None, best
+        return None, best, None, False
     found = []
     for i, (kind, mirrored) in enumerate(ways[:len(shares)]):
-        if mirrored and max(found, default=(0,))[0] >= SURELY_UPSAMPLED:
+        if mirrored and max((way[0] for way in found), default=0) >= SURELY_UPSAMPLED:
             break
         if 1 - shares[i] <= NEARLY * (1 - best) + 0.005:
             coded, same = coded_planes(planes, kind == '4:2:0', mirrored)
             shares[i] = same[varied][CENTRE].mean()
-            found.append((shares[i], -i, kind, coded))
-    share, _, kind, coded = max(found)
-    return kind, share, coded, max(shares[1::2])
+            found.append((shares[i], -i, kind, coded, same))
+    share, _, kind, coded, same = max(found, key=lambda way: way[:2])
+    # 4:2:2 explains much that is 4:2:0 mirrored; where it is true, 4:2:0 fails
+    clear = kind == '4:2:0' or 1 - max(shares[1::2]) >= CLEARLY * (1 - share)
+    # both explain what is even along the rows, however it was coded
+    steps = np.diff(planes[varied][CENTRE], axis=2) != 0
+    telling = np.pad(steps, ((0, 0), (0, 0), (1, 0))) | np.pad(steps, ((0, 0), (0, 0), (0, 1)))
+    clear = clear and (telling.sum() >= FEWEST_TELLING
+                       and same[varied][CENTRE][telling].mean() > UPSAMPLED)
+    return kind, share, coded, bool(clear)
 
 
 def _samples(planes):
