@@ -131,7 +131,8 @@ def test_no_script_evaluates_text_or_starts_programs():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [a.name for a in node.names] + [getattr(node, 'module', None) or '']
-                allowed = for_processes.get(path.name, set()) if isinstance(node, ast.Import) else set()
+                whole = isinstance(node, ast.Import)
+                allowed = for_processes.get(path.name, set()) if whole else set()
                 assert not (modules - allowed) & {name.partition('.')[0] for name in names}, path
             elif isinstance(node, ast.Call):
                 called = getattr(node.func, 'id', getattr(node.func, 'attr', None))
