@@ -18,6 +18,7 @@ from conftest import SAMPLES  # also puts the repository on the path
 import benchmark_folder
 import benchmark_images
 import benchmark_training
+from benchmark_table import SIZE
 from classifier.environment import cores
 
 PARTS = {'start': benchmark_images.start, 'network': benchmark_images.network,
@@ -40,7 +41,7 @@ def main():
                         help='default: all')
     args = parser.parse_args()
     print(f'{cores()} cores, {platform.machine()}, {args.comp_type}, '
-          f'photos of {"x".join(map(str, benchmark_images.SIZE))} px, '
+          f'photos of {"x".join(map(str, SIZE))} px, '
           f'training batch {benchmark_training.BATCH}')
     for part in args.parts:
         PARTS[part](args)
