@@ -117,8 +117,9 @@ def _study(args: argparse.Namespace, paths: list[Path], cases: list[tuple], code
         kept.close(remove=True)
     table = {name: _summary([found[f'{path} {case}'] for path, case in pairs])
              for name, pairs in rows.items()}
-    width = max(map(len, table))
-    print_table(f'{"crop, kind, quality":{width}} cases  whole, % (95 % interval)  pixels, %  '
+    title = 'crop, kind, quality'
+    width = max(map(len, [title, *table]))
+    print_table(f'{title:{width}} cases  whole, % (95 % interval)  pixels, %  '
                 'blocks, %  of the PNG, %  seconds: median, most', table,
                 f'{{name:{width}}}' ' {cases:5} {percent[whole]:9.1f} ({percent[low]:5.1f} to '
                 '{percent[high]:5.1f}) {percent[pixels]:10.3f} {percent[blocks]:10.3f} '
