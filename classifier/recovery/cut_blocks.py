@@ -25,7 +25,7 @@ def edge_weights(unseen: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
     ----------
     unseen : bool array, shape (64,)
         Where the samples of a block are not in the picture.
-    table : int array, shape (64,)
+    table : int or float array, shape (64,)
 
     Returns
     -------
@@ -48,14 +48,14 @@ def repeated_edge(rows: int, columns: int, table: np.ndarray) -> np.ndarray:
     ----------
     rows, columns : int
         1..8, those in the picture.
-    table : int array, shape (64,)
+    table : int or float array, shape (64,)
 
     Returns
     -------
     float array, shape (64, 64)
         Times the 64 decoded samples: 64 values, of variance 1 for the levels of an encoder.
     """
-    return _repeated_edge(rows, columns, tuple(int(step) for step in table))
+    return _repeated_edge(rows, columns, tuple(float(step) for step in table))
 
 
 @lru_cache(maxsize=64)
