@@ -13,6 +13,7 @@ from classifier.images import from_pillow, to_pillow
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.cut_blocks import repeated_edge
 from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
+from classifier.recovery.other_dcts import fast_steps
 from classifier.recovery.recover import recover, recover_file
 from classifier.forensics.blocks import DCT2
 from classifier.forensics.tables import standard_tables
@@ -232,6 +233,11 @@ def test_a_list_of_images_is_refused_in_one_line(hidden, monkeypatch, tmp_path, 
     monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(f'{hidden}\n'.encode())))
     assert predict_cls.main(['-', '--recover', str(tmp_path / 'out')]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith('one image or one folder')
+
+
+def test_steps_below_1_of_the_fast_inverse_dct_have_an_edge_as_well():
+    steps = fast_steps(standard_tables()[98])
+    assert steps.min() < 1 and np.isfinite(repeated_edge(3, 8, steps)).all()
 
 
 @pytest.mark.parametrize('kind', ('4:2:2', '4:2:0'))
