@@ -43,6 +43,7 @@ OF_CUT = 1, 0.1, 0        # the same of blocks cut by the picture's edge
 POINTS, ATTEMPTS = 128, 4  # tried at a time, and how often
 DITHERS, DITHER = 24, 0.3  # targets tried at a time where nothing repeats, levels
 MOST_BASES = 80           # reduced for one plane: some 30 ms each, with their points
+MOST_SEARCHED = 2000      # blocks, each attempt counted, for which points are looked for there
 MOST_LEFT, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, that is all
 LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 
@@ -157,7 +158,7 @@ def _again(low, high, guess, levels, table, starts):
 
 def _nearest(low, high, guess, levels, table, most_bases):
     """Nearest points of a reduced basis: levels, and which blocks are exact."""
-    levels, exact, bases = levels.copy(), np.zeros(len(low), bool), 0
+    levels, exact, bases, searched = levels.copy(), np.zeros(len(low), bool), 0, 0
     kinds = (low == 0).astype(np.int8) + (high == 255)
     rng = np.random.default_rng(0)
     masks, which = np.unique(kinds, axis=0, return_inverse=True)
@@ -172,6 +173,9 @@ def _nearest(low, high, guess, levels, table, most_bases):
             reduced_basis = reduced(np.concatenate([basis * weights, beyond], axis=1))
             aims = guess[at].copy()
             for _ in range(ATTEMPTS):
+                searched += len(at)
+                if searched > MOST_SEARCHED:
+                    return levels, exact
                 targets = np.pad(aims * weights, ((0, 0), (0, beyond.shape[1])))
                 near = nearest_points(*reduced_basis, targets, POINTS)
                 if not beyond.size:

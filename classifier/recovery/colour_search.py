@@ -22,6 +22,7 @@ from classifier.recovery.lattice_points import dithered, nearest_plane, reduced
 
 ROUNDS, BETA, CHECKED_EVERY = 200, 0.9, 8
 SLACKS = 0.8, 0.4         # levels that rounding may move a channel: at first, in the second try
+FEW = 100                 # blocks, of which the luma is searched thoroughly
 STARTS, MOST_AGAIN = 24, 24   # tries with other slacks and starts, of the last blocks
 NOISE, SLACK_RANGE = 4.0, (0.2, 1.0)   # levels
 # Weights in nearest planes: of a channel of a pixel with another one clipped; of clipped channels
@@ -65,7 +66,7 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
     left = np.flatnonzero(~exact)
     if len(left):
         levels[:, left], exact[left] = _shift(pixels[left], visible[left], levels[:, left], tables,
-                                              thorough=True)
+                                              thorough=len(left) <= FEW)
     left = np.flatnonzero(~exact)[:MOST_AGAIN]
     if len(left):
         again = np.tile(left, STARTS)
@@ -145,7 +146,7 @@ def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
         near = np.rint(z / steps)
         if turn % CHECKED_EVERY == 0 or turn == ROUNDS - 1:
             found, good = _with_luma(pixels[left], visible[left], near.astype(np.int32), tables,
-                                     turn == ROUNDS - 1)
+                                     turn == ROUNDS - 1 and len(left) <= FEW)
             levels[:, left], exact[left] = found, good
             left, z, near = left[~good], z[:, ~good], near[:, ~good]
         if not len(left):

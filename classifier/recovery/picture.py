@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, decoder_luma
-from classifier.recovery.block_search import find_levels
+from classifier.recovery.block_search import MOST_BASES, find_levels
 from classifier.recovery.chroma_blocks import ChromaBlocks
 from classifier.recovery.chroma_fronts import ChromaFronts
 from classifier.recovery.chroma_search import find_chroma
@@ -81,25 +81,27 @@ def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0),
     elif kind.decoder.upsampling != 'fancy' and kind.subsampling != '4:4:4':
         levels, layouts = unfiltered_colours(image, kind, layout, (vertical, horizontal))
     elif kind.subsampling == '4:4:4':
-        levels, layouts = _whole_colours(image, kind, layout), 3 * [layout]
+        levels, layouts = _whole_colours(image, kind, layout, thorough), 3 * [layout]
     else:
         levels, layouts = _halved_colours(image, kind, layout, (vertical, horizontal), thorough)
     return Picture(kind, *size, top, left, tuple(
         part.reshape(*own.blocks, BLOCK, BLOCK) for part, own in zip(levels, layouts)))
 
 
-def _whole_colours(image, kind, layout):
+def _whole_colours(image, kind, layout, thorough):
     """Levels of Y, Cb and Cr of 4:4:4."""
     shape = image.shape[:2]
     tables = kind.luma_table, kind.chroma_table, kind.chroma_table
     known, *bounds = chroma_bounds(image)
-    levels = [find_levels(*layout.bounds(plane), kind.chroma_table)[0] for plane in bounds]
+    bases = MOST_BASES * thorough
+    levels = [find_levels(*layout.bounds(plane), kind.chroma_table, bases=bases)[0]
+              for plane in bounds]
     chroma = [layout.image(decoded(part, kind.chroma_table), shape) for part in levels]
     luma = layout.bounds(luma_bounds(image, *chroma))
-    found, exact = find_levels(*luma, kind.luma_table)
+    found, exact = find_levels(*luma, kind.luma_table, bases=bases)
     levels = np.stack([found, *levels])
     left = np.flatnonzero(~exact)
-    if 0 < len(left) <= HOPELESS_COLOURS * len(exact):
+    if thorough and 0 < len(left) <= HOPELESS_COLOURS * len(exact):
         pixels = np.stack([to_blocks(layout.pad(image[..., channel], mode='edge'))[left]
                            for channel in range(3)], axis=2)
         visible, sure = (to_blocks(layout.pad(mask, constant_values=False))[left]
