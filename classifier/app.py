@@ -141,7 +141,8 @@ def build(gr: ModuleType, desk: Desk) -> Any:
             try:
                 for news in desk.rebuild(found[index]):
                     yield {rebuilt: escape(news)}
-            except Stopped:
+            except Stopped:  # whatever it said last is not of the picture that is shown now
+                yield {rebuilt: ''}
                 return
             yield {files: listed(found[index])}
 
