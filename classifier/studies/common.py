@@ -80,10 +80,15 @@ def every_photo(cases: Callable, paths: Sequence[Path]) -> dict:
 def pillow_jpeg(image: np.ndarray, quality: int = -1, mode: str = 'RGB',
                 **options: Any) -> np.ndarray:
     """The image after Pillow's JPEG encoder, decoded; quality -1: as `qtables` are."""
+    with Image.open(io.BytesIO(pillow_file(image, quality, mode, **options))) as coded:
+        return from_pillow(coded)
+
+
+def pillow_file(image: np.ndarray, quality: int = -1, mode: str = 'RGB', **options: Any) -> bytes:
+    """Pillow's JPEG file of an image."""
     data = io.BytesIO()
     to_pillow(image).convert(mode).save(data, 'JPEG', quality=quality, **options)
-    with Image.open(data) as coded:
-        return from_pillow(coded)
+    return data.getvalue()
 
 
 def at_level(image: np.ndarray, level: int, chroma: str,

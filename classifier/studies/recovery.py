@@ -1,6 +1,5 @@
 """How many images give back their JPEG file, and what of the others comes back."""
 import argparse
-import io
 import json
 import math
 import time
@@ -11,52 +10,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from classifier import __version__
 from classifier.batch import digest
 from classifier.errors import InputError
-from classifier.images import from_pillow, to_pillow
+from classifier.images import compress
 from classifier.recovery.decoders import DECODERS
 from classifier.recovery.recover import recover
 from classifier.recovery.stopping import stops_others
 from classifier.run_rows import RunRows
-from classifier.studies.common import over_photos, print_table
+from classifier.studies.common import over_photos, pillow_file, pillow_jpeg, print_table
 
 QUALITIES = (30, 50, 75, 85, 90, 95)
 ALL = list(range(1, 101))
-KINDS = {'gray': None, '4:4:4': (0, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-         '4:2:2': (1, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422),
-         '4:2:0': (2, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)}
+# As Pillow takes them.
+KINDS = {'gray': {'mode': 'L'}, '4:4:4': {'subsampling': 0}, '4:2:2': {'subsampling': 1},
+         '4:2:0': {'subsampling': 2}}
+CODERS = {'Pillow': lambda image, quality, kind: pillow_jpeg(image, quality, **KINDS[kind]),
+          'OpenCV': compress}
 OTHERS = {decoder.name: decoder for decoder in DECODERS[1:]}
-
-
-def _pillow_file(image, quality, kind):
-    """Pillow's JPEG file of an image."""
-    data = io.BytesIO()
-    how = {} if kind == 'gray' else {'subsampling': KINDS[kind][0]}
-    to_pillow(image).convert('L' if kind == 'gray' else 'RGB').save(data, 'JPEG', quality=quality,
-                                                                   **how)
-    return data.getvalue()
-
-
-def _by_pillow(image, quality, kind):
-    """Pillow's JPEG of an image, decoded by Pillow."""
-    with Image.open(io.BytesIO(_pillow_file(image, quality, kind))) as coded:
-        return from_pillow(coded)
-
-
-def _by_opencv(image, quality, kind):
-    """OpenCV's JPEG of an image, decoded by OpenCV."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    if kind == 'gray':
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    else:
-        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, KINDS[kind][1]]
-    return cv2.imdecode(cv2.imencode('.jpg', image, options)[1], cv2.IMREAD_COLOR)
-
-
-CODERS = {'Pillow': _by_pillow, 'OpenCV': _by_opencv}
 
 
 def recovery(args: argparse.Namespace, paths: list[Path]) -> dict:
@@ -76,7 +48,7 @@ def decoders(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how many images of other decoders do (--qualities, --crop, --sample)"""
     def coded(image, case):
         (dy, dx), kind, quality, name = case
-        return OTHERS[name].pixels(_pillow_file(image, quality, kind))[dy:, dx:]
+        return OTHERS[name].pixels(pillow_file(image, quality, **KINDS[kind]))[dy:, dx:]
 
     cases = [case for case in product(args.crop, KINDS, _qualities(args), OTHERS)
              if case[1] in ('4:2:2', '4:2:0') or OTHERS[case[3]].upsampling == 'fancy']
