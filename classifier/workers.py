@@ -129,12 +129,12 @@ def serve() -> None:
     import cv2
     cv2.setNumThreads(1)
 
-    def answer(found):
-        answers.write(pickle.dumps(found))
+    def answer(packed):
+        answers.write(packed)
         answers.flush()
 
     with contextlib.suppress(EOFError, BrokenPipeError):
-        answer('ready')
+        answer(pickle.dumps('ready'))
         while True:
             new, item = pickle.load(requests)
             if new:
@@ -145,10 +145,10 @@ def serve() -> None:
             except Exception as error:
                 found = False, error
             try:
-                pickle.loads(pickle.dumps(found))
+                pickle.loads(packed := pickle.dumps(found))
             except Exception:  # a result or an error that cannot be sent
-                found = False, RuntimeError(traceback.format_exc())
-            answer(found)
+                packed = pickle.dumps((False, RuntimeError(traceback.format_exc())))
+            answer(packed)
 
 
 if __name__ == '__main__':
