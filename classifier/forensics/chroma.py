@@ -110,7 +110,7 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     fits = full.scores[top] >= FINE_EVIDENCE
     if fits and ac[top] >= FINE_EVIDENCE:
         return full
-    kind, share, coded, clear = _subsampling(planes, varied)
+    kind, share, coded, same, rival = _subsampling(planes, varied)
     if share <= UPSAMPLED:
         return full if fits else Chroma()
     coded, phase = ((coded[:, OWN, HALF], odd_x) if kind == '4:2:2' else
@@ -120,7 +120,9 @@ def read_chroma(image: np.ndarray, dy: int, dx: int) -> Chroma:
     top = int(scores[:FINEST].argmax())
     if scores[top] >= least_evidence(top + 1, 0):
         return Chroma(kind, scores, blocks)
-    return Chroma(kind if clear else None)
+    # 4:2:2 explains much that is 4:2:0 mirrored; where it is true, 4:2:0 fails
+    clear = kind == '4:2:0' or 1 - rival >= CLEARLY * (1 - share)
+    return Chroma(kind if clear and _tells(planes[varied], same[varied]) else None)
 
 
 def _is_gray(pixels):
@@ -132,7 +134,8 @@ def _subsampling(planes, varied):
     """The upsampling behind halved planes.
 
     Returns '4:2:2' or '4:2:0' (None: neither), the share of pixels that it gives, the coded planes,
-    and whether that share tells it. A few planes tell which ways are worth trying with all.
+    which pixels it gives, and the share that 4:2:0 gives. A few planes tell which ways are worth
+    trying with all.
     """
     ways = [(kind, mirrored) for mirrored in (False, True) for kind in ('4:2:2', '4:2:0')]
     some = np.flatnonzero(varied)
@@ -144,7 +147,7 @@ def _subsampling(planes, varied):
         shares.append(coded_planes(some, kind == '4:2:0', mirrored)[1][CENTRE].mean())
     best = max(shares)
     if best < FAR_FROM_UPSAMPLED:
-        return None, best, None, False
+        return None, best, None, None, best
     found = []
     for i, (kind, mirrored) in enumerate(ways[:len(shares)]):
         if mirrored and max((way[0] for way in found), default=0) >= SURELY_UPSAMPLED:
@@ -154,14 +157,17 @@ def _subsampling(planes, varied):
             shares[i] = same[varied][CENTRE].mean()
             found.append((shares[i], -i, kind, coded, same))
     share, _, kind, coded, same = max(found, key=lambda way: way[:2])
-    # 4:2:2 explains much that is 4:2:0 mirrored; where it is true, 4:2:0 fails
-    clear = kind == '4:2:0' or 1 - max(shares[1::2]) >= CLEARLY * (1 - share)
-    # both explain what is even along the rows, however it was coded
-    steps = np.diff(planes[varied][CENTRE], axis=2) != 0
+    return kind, share, coded, same, max(shares[1::2])
+
+
+def _tells(planes, same):
+    """Whether upsampling gives enough pixels of planes, bool `same`, to be sure of it.
+
+    What is even along the rows does not count: either way explains it, however it was coded.
+    """
+    steps = np.diff(planes[CENTRE], axis=2) != 0
     telling = np.pad(steps, ((0, 0), (0, 0), (1, 0))) | np.pad(steps, ((0, 0), (0, 0), (0, 1)))
-    clear = clear and (telling.sum() >= FEWEST_TELLING
-                       and same[varied][CENTRE][telling].mean() > UPSAMPLED)
-    return kind, share, coded, bool(clear)
+    return telling.sum() >= FEWEST_TELLING and same[CENTRE][telling].mean() > UPSAMPLED
 
 
 def _samples(planes):
