@@ -84,7 +84,8 @@ def automatic(args: argparse.Namespace) -> None:
     """Image files of each kind in automatic mode: its parts, and others' ways, on one core."""
     cv2.setNumThreads(1)
     predictor, comp_type = Predictor(threads=1), COMP_TYPES[args.comp_type]
-    decoded = [images.compress(photo, 75) for photo in photos(args.in_path, OF_EACH_KIND)]
+    some = photos(args.in_path, OF_EACH_KIND)
+    decoded = [images.compress(photo, 75) for photo in some]
     ways = {f"{args.comp_type}, Keras' predict and a loop": references_way(comp_type),
             **{f'{args.comp_type}, {name}, all patches': Predictor(
                 args.comp_type, runtime=name, patches='all', threads=1).predict
@@ -96,7 +97,7 @@ def automatic(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             paths = [write_image(Path(folder), i, kind, photo, QUALITIES[i])
-                     for i, photo in enumerate(photos(args.in_path, OF_EACH_KIND))]
+                     for i, photo in enumerate(some)]
             one_kind(kind, paths, predictor, reference)
     cv2.setNumThreads(-1)
 
