@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.cli import printable
+from classifier.recovery.recover import FOR_THE_COMMAND_LINE
 
 SCRIPT = Path(__file__).with_name('predict_cls.py')
 SHOW_EVERY = 0.5  # seconds
-FOR_THE_COMMAND_LINE = ' (--allow_difference writes it all the same)'
 
 
 class Rebuilding:

@@ -26,6 +26,7 @@ from classifier.recovery.metadata import segments
 from classifier.recovery.picture import HALVED, Picture
 
 MOST_TRIED = 8            # ways to code an image
+FOR_THE_COMMAND_LINE = ' (--allow_difference writes it all the same)'
 NEARLY = 1.2              # times as many differing pixels as the best way's: looked at closely
 RIGHT = 0.02              # share of pixels that may differ where the way to code it was right
 
@@ -91,8 +92,16 @@ def _ordered(image, ways):
     """
     if len(ways) < 2:
         return ways
-    off = [_compared(image, *way, thorough=False).difference.pixels for way in ways]
+    off = [_off(image, *way) for way in ways]
     return [ways[i] for i in np.argsort(off, kind='stable') if off[i] <= NEARLY * min(off)]
+
+
+def _off(image, kind, grid):
+    """How many pixels differ after a short search; all of them if there is no such file."""
+    try:
+        return _compared(image, kind, grid, thorough=False).difference.pixels
+    except InputError:
+        return image.shape[0] * image.shape[1]
 
 
 def _compared(image, kind, grid, metadata=(), thorough=True):
@@ -149,8 +158,8 @@ def recover_file(path: Path, out: Path, allow_difference: bool = False,
     row = {'recovered': got.outcome, 'recovered_bytes': None}
     if not (got.difference.is_none or allow_difference):
         by = f' when decoded by {got.decoder}' if got.decoder else ''
-        return Outcome(f'not recovered: {got.difference}{by}; nothing is written '
-                       '(--allow_difference writes it all the same)', row, True)
+        return Outcome(f'not recovered: {got.difference}{by}; nothing is written'
+                       f'{FOR_THE_COMMAND_LINE}', row, True)
     _write(out, got.data)
     row['recovered_bytes'] = len(got.data)
     said = 'every pixel identical' if got.difference.is_none else str(got.difference)
