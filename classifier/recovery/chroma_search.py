@@ -52,15 +52,14 @@ def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],
         Otherwise only single changes are tried.
     """
     even = [(0, length % 2 * half) for length, half in zip(bounds.low.shape, halved)]
-    low, high, guess = (np.pad(plane, even, constant_values=fill)
-                        for plane, fill in zip(bounds, (0, 255, 0)))
+    low, high, guess = bounds.pad(even)
     width = high.astype(np.float32) - low
     inside = np.minimum(width / 2, INSIDE)  # a bound itself is the least likely
     # what may be without colour, such as pure white, is so most likely
     gray = (low <= 128) & (high >= 128)
     least, most = low + inside - 128, high - inside - 128
-    guess = np.pad(bounds.guess, even, mode='edge').clip(
-        np.where(gray, np.minimum(least, 0), least), np.where(gray, np.maximum(most, 0), most))
+    guess = guess.clip(np.where(gray, np.minimum(least, 0), least),
+                       np.where(gray, np.maximum(most, 0), most))
     coded = downsampled(guess, 1 / np.square(1 + width), halved)
     coded += np.float32(loss())
     levels = np.rint(to_blocks(layout.pad(coded, mode='edge')) @ DCT2.T / table).astype(np.int32)

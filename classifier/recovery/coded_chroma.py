@@ -1,6 +1,6 @@
 """The chroma that was coded, as far as rounding goes: to read its table, and to tell its halving.
 
-    planes, known = coded_chroma(image, (True, True), 'fancy', grid)
+    planes, known, pixels = coded_chroma(image, (True, True), 'fancy', grid)
     share = fit(image, kind, grid)             # of pixels whose chroma comes out right
 """
 import cv2
@@ -25,8 +25,9 @@ def whole_blocks(image: np.ndarray, grid: tuple[int, int],
 
 
 def coded_chroma(image: np.ndarray, halved: tuple[bool, bool], upsampling: str,
-                 grid: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Samples of Cb and Cr, and where the pixels tell them.
+                 grid: tuple[int, int]
+                 ) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:
+    """Samples of Cb and Cr, where the pixels tell them, and what the pixels have.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ def coded_chroma(image: np.ndarray, halved: tuple[bool, bool], upsampling: str,
     planes : two float32 arrays, shape (m, n)
         Less 128, of whole blocks.
     known : bool array, shape (m, n)
+    pixels : two float32 arrays, shape (h', w')
+        Cb and Cr of the whole blocks' pixels, less 128; guesses where a channel is clipped.
     """
     unit = [1 + half for half in halved]
     known, *bounds = chroma_bounds(whole_blocks(image, grid, unit))
@@ -63,7 +66,7 @@ def coded_chroma(image: np.ndarray, halved: tuple[bool, bool], upsampling: str,
     if any(halved):  # upsampling takes neighbours, too
         known = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8))
         known = known.reshape(len(known) // unit[0], unit[0], -1, unit[1]).min(axis=(1, 3)) > 0
-    return planes, known
+    return planes, known, [plane.guess for plane in bounds]
 
 
 def fit(image: np.ndarray, kind: Kind, grid: tuple[int, int]) -> float:
@@ -77,7 +80,7 @@ def fit(image: np.ndarray, kind: Kind, grid: tuple[int, int]) -> float:
     unit = [1 + half for half in halved]
     if not whole_blocks(image, grid, unit).size:
         return 0.0
-    planes, known = coded_chroma(image, halved, kind.decoder.upsampling, grid)
+    planes, known, pixels = coded_chroma(image, halved, kind.decoder.upsampling, grid)
     whole = to_blocks(known).all(axis=1)
     seen = from_blocks(np.repeat(whole[:, None], BLOCK * BLOCK, axis=1),
                        [length // BLOCK for length in known.shape])
@@ -85,7 +88,7 @@ def fit(image: np.ndarray, kind: Kind, grid: tuple[int, int]) -> float:
     same = []
     with kind.decoder.at_work():
         steps = kind.decoder.steps(kind.chroma_table)
-        for samples, plane in zip(planes, chroma_bounds(whole_blocks(image, grid, unit))[1:]):
+        for samples, of_pixels in zip(planes, pixels):
             levels = np.rint(to_blocks(samples + np.float32(loss())) @ DCT2.T / steps)
             levels = levels.astype(np.int32)
             count = [length // BLOCK for length in samples.shape]
@@ -97,5 +100,5 @@ def fit(image: np.ndarray, kind: Kind, grid: tuple[int, int]) -> float:
                     full = full.repeat(unit[0], axis=0).repeat(unit[1], axis=1)
                 else:
                     full = upsampled(full, halved)
-            same.append((full == plane.guess + 128)[seen])
+            same.append((full == of_pixels + 128)[seen])
     return float(np.mean(same)) if seen.any() else 0.0

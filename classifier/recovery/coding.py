@@ -21,7 +21,6 @@ from classifier.forensics.lattice import ANY_TABLE, Lattice, find_quality
 from classifier.forensics.tables import NEW_CHROMA, all_qualities, standard_tables
 from classifier.recovery.coded_chroma import fit, whole_blocks
 from classifier.recovery.decoders import DECODERS, Decoder
-from classifier.recovery.other_dcts import FAST_LOSS
 from classifier.recovery.own_tables import read_chroma_table, read_luma_table
 from classifier.recovery.picture import HALVED, Kind, Picture, find_picture
 
@@ -154,8 +153,8 @@ def _exact(samples, table, dct):
     if not len(samples):
         return 0.0
     decoder = Decoder('', dct)
-    steps, lost = decoder.steps(table), FAST_LOSS if dct == 'fast' else 0
-    levels = np.rint((samples + np.float32(lost)) @ DCT2.T / steps).astype(np.int32)
+    steps = decoder.steps(table)
+    levels = np.rint((samples + np.float32(decoder.loss)) @ DCT2.T / steps).astype(np.int32)
     return (decoder.inverse_dct(levels, steps) == samples + 128).all(axis=1).mean()
 
 

@@ -27,6 +27,11 @@ class Bounds(NamedTuple):
     high: np.ndarray
     guess: np.ndarray        # less 128
 
+    def pad(self, widths: Sequence[tuple[int, int]]) -> 'Bounds':
+        """With more around, `widths` as np.pad takes them, of which nothing is known."""
+        return Bounds(np.pad(self.low, widths), np.pad(self.high, widths, constant_values=255),
+                      np.pad(self.guess, widths, mode='edge'))
+
 
 def before_rounding(low: np.ndarray, high: np.ndarray,
                     slack: float) -> tuple[np.ndarray, np.ndarray]:

@@ -32,12 +32,17 @@ class Decoder:
     name: str                # for people
     dct: str = 'accurate'    # or 'fast', 'float'
     upsampling: str = 'fancy'   # or 'plain', 'wide'
-    library: str = 'turbo210'   # that decodes so, as jpeglib names it
+    version: str = 'turbo210'   # of libjpeg that decodes so, as jpeglib names it
 
     @property
     def is_default(self) -> bool:
         """Whether it is libjpeg-turbo with its defaults."""
         return self.dct == 'accurate' and self.upsampling == 'fancy'
+
+    @property
+    def loss(self) -> float:
+        """Levels by which its samples are too low, on average."""
+        return FAST_LOSS if self.dct == 'fast' else 0.0
 
     def steps(self, table: np.ndarray) -> np.ndarray:
         """The steps (64,) between the samples' coefficients that a table (64,) leads to."""
@@ -68,7 +73,7 @@ class Decoder:
         try:
             with open(handle, 'wb') as file:
                 file.write(data)
-            with JPEGLIB, jpeglib.version(self.library):
+            with JPEGLIB, jpeglib.version(self.version):
                 pixels = jpeglib.read_spatial(name, dct_method=methods[self.dct],
                                               flags=[f'{sign}DO_FANCY_UPSAMPLING']).spatial
         finally:
@@ -80,8 +85,8 @@ DEFAULT = Decoder("libjpeg-turbo's defaults")
 DECODERS = (
     DEFAULT,
     Decoder('plain chroma upsampling', upsampling='plain'),
-    Decoder('libjpeg 7 to 9', upsampling='wide', library='8d'),
-    Decoder('libjpeg 9a to 9f', upsampling='wide', library='9f'),   # turn some colours into others
+    Decoder('libjpeg 7 to 9', upsampling='wide', version='8d'),
+    Decoder('libjpeg 9a to 9f', upsampling='wide', version='9f'),   # turn some colours into others
     Decoder('the fast inverse DCT', 'fast'),
     Decoder('the fast inverse DCT and plain chroma upsampling', 'fast', 'plain'),
     Decoder('the inverse DCT in floating point', 'float'),
@@ -104,5 +109,5 @@ def decoded(levels: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def loss() -> float:
-    """Levels by which the samples of the decoder at work are too low, on average."""
-    return FAST_LOSS if _CHOSEN.get().dct == 'fast' else 0.0
+    """The `loss` of the decoder at work."""
+    return _CHOSEN.get().loss

@@ -22,14 +22,16 @@ class Layout:
 
     def pad(self, plane: np.ndarray, **how) -> np.ndarray:
         """A plane of the image, (h, w), as one of whole blocks; `how` as np.pad takes it."""
-        rows, columns = self.blocks
-        return np.pad(plane, ((self.top, rows * BLOCK - plane.shape[0] - self.top),
-                              (self.left, columns * BLOCK - plane.shape[1] - self.left)), **how)
+        return np.pad(plane, self._around(plane), **how)
 
     def bounds(self, bounds: Bounds) -> Bounds:
         """Bounds of the image's samples as those of blocks, (n, 64) each; none for the others."""
-        return Bounds(*(to_blocks(self.pad(plane, **how)) for plane, how in zip(bounds, (
-            {'constant_values': 0}, {'constant_values': 255}, {'mode': 'edge'}))))
+        return Bounds(*map(to_blocks, bounds.pad(self._around(bounds.low))))
+
+    def _around(self, plane):
+        rows, columns = self.blocks
+        return ((self.top, rows * BLOCK - plane.shape[0] - self.top),
+                (self.left, columns * BLOCK - plane.shape[1] - self.left))
 
     def image(self, blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """The image's part of blocks (n, 64): a plane of that shape."""

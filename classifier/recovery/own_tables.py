@@ -38,7 +38,7 @@ def read_luma_table(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 def read_chroma_table(image: np.ndarray, halved: tuple[bool, bool], upsampling: str,
                       grid: tuple[int, int], luma_table: np.ndarray) -> np.ndarray:
     """The chroma's steps, int (64,); the other arguments are those of `coded_chroma`."""
-    planes, known = coded_chroma(image, halved, upsampling, grid)
+    planes, known, _ = coded_chroma(image, halved, upsampling, grid)
     samples = [(np.rint(plane) + 128).clip(0, 255).astype(np.uint8) for plane in planes]
     return _table(np.concatenate(samples), np.concatenate([known, known]),
                   np.concatenate([luma_table[None], _chroma_tables()]))

@@ -124,10 +124,8 @@ def _halved_colours(image, kind, layout, halved, thorough):
     _, *bounds = chroma_bounds(image)
     around = ((layout.top, layout.height - shape[0] - layout.top),
               (layout.left, layout.width - shape[1] - layout.left))
-    levels = [find_chroma(Bounds(np.pad(plane.low, around),
-                                 np.pad(plane.high, around, constant_values=255),
-                                 np.pad(plane.guess, around, mode='edge')),
-                          coded, halved, kind.chroma_table, thorough) for plane in bounds]
+    levels = [find_chroma(plane.pad(around), coded, halved, kind.chroma_table, thorough)
+              for plane in bounds]
 
     def of_luma():
         chroma = [upsampled(blocks.coded(plane), halved)[layout.top:layout.top + shape[0],

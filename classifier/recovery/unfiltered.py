@@ -49,9 +49,7 @@ def unfiltered_colours(image: np.ndarray, kind, layout: Layout, halved: tuple[bo
               (layout.left, whole[1] - shape[1] - layout.left))
     levels, chroma = [], []
     for plane in chroma_bounds(image)[1:]:
-        bounds = Bounds(np.pad(plane.low, around),
-                        np.pad(plane.high, around, constant_values=255),
-                        np.pad(plane.guess, around, mode='edge'))
+        bounds = plane.pad(around)
         if kind.decoder.upsampling == 'plain':
             bounds = joined(bounds, unit)
             found = find_levels(*map(to_blocks, bounds), kind.chroma_table)[0]
