@@ -28,30 +28,45 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet(wait: bool = True) -> Iterator[bool]:
     """Silence what native code writes to stderr, unless TF_CPP_MIN_LOG_LEVEL asks for it.
 
     Newer builds of TensorFlow log before they look at that variable. One thread at a time.
+
+    Parameters
+    ----------
+    wait : bool
+        For another thread that holds stderr. Otherwise nothing is silenced then.
+
+    Yields
+    ------
+    bool
+        False if another thread holds stderr.
     """
-    with STDERR:
-        kept = None
+    if not STDERR.acquire(blocking=wait):
+        yield False
+        return
+    kept = sink = None
+    try:
         if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '3':
             with contextlib.suppress(OSError, AttributeError):  # a closed descriptor 2, no stderr
                 sys.stderr.flush()
                 kept = os.dup(2)
         if kept is None:
-            yield
+            yield True
             return
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, 2)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                yield
-        finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield True
+    finally:
+        if sink is not None:
             os.dup2(kept, 2)
-            os.close(kept)
             os.close(sink)
+        if kept is not None:
+            os.close(kept)
+        STDERR.release()
 
 
 def import_tensorflow() -> tuple[ModuleType, ModuleType]:

@@ -1,6 +1,8 @@
 """PNG files: the stored pixels, or one clear error, whatever is damaged."""
+import contextlib
 import io
 import struct
+import threading
 import zlib
 
 import cv2
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from classifier import images
+from classifier.environment import STDERR
 from classifier.errors import InputError
 
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -34,8 +37,35 @@ def small(photo):
     return np.ascontiguousarray(photo[:60, :80])
 
 
+@contextlib.contextmanager
+def stderr_held():
+    """Another thread holds stderr, as it does to write a line."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with STDERR:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.fixture(params=['OpenCV', 'Pillow'])
+def decoder(request):
+    """OpenCV, which needs stderr for itself, or Pillow."""
+    with stderr_held() if request.param == 'Pillow' else contextlib.nullcontext():
+        yield request.param
+
+
 @pytest.fixture
-def read(tmp_path):
+def read(tmp_path, decoder):
     """What is read of a file of these bytes, nothing else being said."""
     def read(*parts):
         path = tmp_path / 'a.png'
@@ -86,7 +116,7 @@ def test_pixels_in_many_pieces_and_interlaced_are_the_same(read, small, tmp_path
 
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'P', 'LA', 'RGBA', 'I;16'])
-def test_every_kind_of_pixels_becomes_8_bits_of_colour(tmp_path, small, mode):
+def test_every_kind_of_pixels_becomes_8_bits_of_colour(tmp_path, small, mode, decoder):
     rgb = Image.fromarray(small[:, :, ::-1])
     if mode == 'I;16':
         gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.uint16)
@@ -98,6 +128,29 @@ def test_every_kind_of_pixels_becomes_8_bits_of_colour(tmp_path, small, mode):
         image.putalpha(Image.fromarray(np.full(small.shape[:2], 9, np.uint8)))
     image.save(tmp_path / 'a.png')
     assert (images.read_image(tmp_path / 'a.png') == expected).all()
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4])
+def test_gray_of_few_bits_becomes_8(read, small, bits):
+    gray = small[:, :, 1] >> (8 - bits)
+    width = 8 // bits
+    packed = sum(gray[:, k::width] << (8 - bits * (k + 1)) for k in range(width)).astype(np.uint8)
+    stream = b''.join(b'\0' + line.tobytes() for line in packed)
+    found = read(*stored(small, stream=zlib.compress(stream), bits=bits, colour=0))
+    assert (found == gray[..., None] * (255 // (2 ** bits - 1))).all()
+
+
+def test_colour_of_16_bits_becomes_the_upper_8(read, small):
+    lines = [b'\0' + np.dstack([line, 255 - line]).tobytes() for line in small[:, :, ::-1]]
+    assert (read(*stored(small, stream=zlib.compress(b''.join(lines)), bits=16)) == small).all()
+
+
+def test_opencv_decodes_if_no_other_thread_writes(small, tmp_path, monkeypatch):
+    (tmp_path / 'a.png').write_bytes(SIGNATURE + b''.join(stored(small)))
+    monkeypatch.setattr(images, '_to_bgr', lambda image: 'by Pillow')
+    assert (images.read_image(tmp_path / 'a.png') == small).all()
+    with stderr_held():
+        assert images.read_image(tmp_path / 'a.png') == 'by Pillow'
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path, small):
