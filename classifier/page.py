@@ -123,7 +123,7 @@ def facts(report: Report) -> list[Fact]:
     looked = row['verdict'] not in ('not checked', 'no header') or (
         row['verdict'] == 'no header' and row['method'] == 'lattice'
         and row['quality_low'] == row['quality_high'] and row['tone'] is None
-        and row['repeated'] == 1 and row['region_x'] is None)
+        and row['decoder'] is None and row['repeated'] == 1 and row['region_x'] is None)
     value = 'none found' if looked else 'not looked for'
     found.append(Fact('Earlier save', ' '.join(earlier) or value,
                       'Traces that a coarser compression left in the pixels before the last one.',
@@ -134,14 +134,14 @@ def facts(report: Report) -> list[Fact]:
 def _of_pixels(row: dict) -> list[Fact]:
     exact = row['exact_blocks']
     found = [Fact(
-        'Exact blocks', 'none' if exact is None else f'{exact:,} of {row["tested_blocks"]:,}',
+        'Exact blocks', f'{exact:,} of {row["tested_blocks"]:,}' if exact else 'none',
         'Compressed again in the same way, so many 8x8 blocks come out bit for bit as they are: '
         'a proof.',
         'Pixels that were resized or filtered have none; then the quality is '
         'estimated.')]
     low, high, answer = row['quality_low'], row['quality_high'], kind(row)
     value = 'none' if low is None else span(low, high)
-    if answer == 'exact':
+    if row['method'] == 'lattice':
         found.append(Fact('Quality', value, 'All qualities (1 to 100, as libjpeg counts them) that '
                           'these pixels can come from.',
                           'Of tables that are not libjpeg\'s it is the nearest quality.'))
@@ -153,7 +153,8 @@ def _of_pixels(row: dict) -> list[Fact]:
                           'can mislead it.'))
     found.append(Fact(
         'Ever JPEG', 'yes: it is one' if row['verdict'] != 'no header' else _percent(
-            row['compressed'], answer == 'exact' or row['table_quality'] is not None),
+            row['compressed'],
+            row['method'] == 'lattice' or row['table_quality'] is not None),
         'Whether these pixels were JPEG compressed at all; a probability, where it is not proved.',
         'A good JPEG that was then made much smaller looks as if it had never been one.'))
     if row['grid_dy'] is not None:

@@ -11,7 +11,7 @@ from classifier.conclusion import (conclusion, earlier_said, header_said, of_wha
 from classifier.errors import InputError
 from classifier.forensics.coded_data import coded_damage
 from classifier.forensics.header import JpegHeader, known_header
-from classifier.forensics.lattice import TableEstimate, estimate_table
+from classifier.forensics.lattice import OTHER, TableEstimate, estimate_table
 from classifier.images import MAX_PIXELS, read_image
 from classifier.prediction import Prediction
 from classifier.predictor import Predictor
@@ -26,11 +26,11 @@ OF_AN_EARLIER = 'quality', 'grid_dy', 'grid_dx', 'encoder', 'encoder_setting'
 REGION = 'region_x', 'region_y', 'region_width', 'region_height'
 FROM_LATTICE = ('grid_dy', 'grid_dx', 'margin', 'evidence', 'blocks', 'subsampling',
                 'chroma_quality', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
-                *REGION)
+                'decoder', *REGION)
 REFINED_FIELDS = 'network_quality', 'refined', *FROM_LATTICE, 'table_quality'
 RECOVERED_FIELDS = 'recovered', 'recovered_bytes'   # where the JPEG file was to be recovered
 OF_A_LATTICE = ('grid_dy', 'grid_dx', 'exact_blocks', 'tested_blocks', 'turned', 'repeated', 'tone',
-                *REGION)
+                'decoder', *REGION)
 
 
 @dataclass
@@ -188,8 +188,9 @@ def _lattice_line(row: dict, prediction: Prediction, table: TableEstimate | None
         return f"the header's own table, exactly: {proof_said(prediction.lattice)}"
     if table is None:
         low, high = prediction.quality_low, prediction.quality_high
-        found = f'exact quality {low}' if low == high else f'quality {span(low, high)}'
-        return f'{found}, {structure(prediction.lattice)}, {proof_said(prediction.lattice)}'
+        exact = 'exact ' if low == high and prediction.lattice.decoder != OTHER else ''
+        return (f'{exact}quality {span(low, high)}, {structure(prediction.lattice)}, '
+                f'{proof_said(prediction.lattice)}')
     if table.quality is not None and not table.standard:
         return (f'not a standard quantization table: {(table.steps > 0).sum()} of 64 luma '
                 f'steps known, nearest quality {table.quality}')

@@ -2,6 +2,7 @@
 from collections import Counter
 
 from classifier.conclusion import span
+from classifier.forensics.lattice import OTHER
 
 # Of numbers as they are written; 2 for the others.
 DECIMALS = {'seconds': 4, 'compressed': 4, 'edited': 4, 'margin': 1, 'evidence': 1}
@@ -17,7 +18,7 @@ def kind(row: dict) -> str:
         By `report.FIELDS`; its values may be text, as in a CSV file.
     """
     if row['method'] == 'lattice':
-        return 'exact'
+        return 'estimated' if row.get('decoder') == OTHER else 'exact'
     if row.get('table_quality') not in (None, ''):  # of a table that is not libjpeg's
         return 'estimated'
     if row['method'] == 'none':
@@ -46,6 +47,8 @@ def answer(row: dict) -> str:
     if row.get('table_quality') not in (None, ''):
         nearest = row['table_quality']
         return f"a table that is not libjpeg's, nearest to quality {nearest}, estimated"
+    if row['method'] == 'lattice':
+        return f'quality {span(low, high)}, estimated'
     interval = '' if low in (None, '') else f' ({span(low, high)})'
     return f'quality {float(row["quality"]):.1f}{interval}, estimated'
 

@@ -13,7 +13,7 @@ from classifier.images import from_pillow, to_pillow
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.cut_blocks import repeated_edge
 from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
-from classifier.recovery.other_dcts import fast_steps
+from classifier.forensics.other_dcts import fast_steps
 from classifier.recovery.recover import recover, recover_file
 from classifier.forensics.blocks import DCT2
 from classifier.forensics.tables import standard_tables

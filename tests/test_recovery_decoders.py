@@ -17,7 +17,7 @@ from classifier.images import from_pillow, to_pillow
 from classifier.recovery import recover as recovering
 from classifier.recovery.command import look_and_recover, plan
 from classifier.recovery.decoders import DECODERS, decoded
-from classifier.recovery.other_dcts import fast_steps, wide_dct
+from classifier.forensics.other_dcts import fast_steps, wide_dct
 from classifier.recovery.recover import recover, recover_file
 from classifier.recovery.stopping import stops_others
 from classifier.studies.recovery import share_interval

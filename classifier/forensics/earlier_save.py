@@ -36,10 +36,11 @@ def find_earlier_save(image: np.ndarray, last: Lattice) -> Earlier | None:
     Earlier or None
         Its grid is that of the image: the top-left corner of the first whole block. None where it
         cannot be looked for, as the last table is not known for sure (no quality, several that fit
-        as well), it is only a part's, or the image was enlarged or its tones were changed since.
+        as well), it is only a part's, the image was enlarged or its tones were changed since, or
+        its pixels are another decoder's.
     """
-    if (last.quality is None or last.is_tie or last.lifted or last.tone or last.repeated > 1
-            or last.region_x is not None):
+    if (last.quality is None or last.is_tie or last.lifted or last.tone or last.decoder
+            or last.repeated > 1 or last.region_x is not None):
         return None
     dy, dx = last.grid_dy, last.grid_dx
     own = image[dy:, dx:]

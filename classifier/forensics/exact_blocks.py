@@ -31,6 +31,7 @@ Other tables. One whose coefficients all lie on the lattice of a finer standard 
 for it. Then coarser steps, tried one by one, gain (`coarser_gain`), but not over the true table.
 """
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -55,6 +56,15 @@ TOP = 2048                # levels are below
 # pixel by half of one; what the inverse DCT's columns are rounded by, up to 0.05 in each place, and
 # the rounding of its constants make the root of that less than 0.6 larger.
 MOST_OFF = 21.0
+
+
+class InverseDct(NamedTuple):
+    """What makes samples of levels in a decoder."""
+    samples: Callable[[np.ndarray, np.ndarray], np.ndarray]   # of levels and steps (n, 64): uint8
+    most_off: float          # squared gray levels by which its blocks may be off the lattice
+
+
+LIBJPEG = InverseDct(lambda levels, steps: inverse_dct(levels * steps), MOST_OFF)
 
 
 class Evidence(NamedTuple):
@@ -101,20 +111,22 @@ def exact_blocks(blocks: Blocks, tables: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
-                   limit: int = LAST) -> Evidence:
+                   limit: int = LAST, decoder: InverseDct = LIBJPEG) -> Evidence:
     """What at most `limit` blocks tell of tables.
 
     Parameters
     ----------
     blocks : Blocks
-    tables : int array, shape (t, 64)
+    tables : array, shape (t, 64)
+        Steps.
     share : float array, shape (t,)
         Of blocks that are expected to be exact, 0..1.
     limit : int
+    decoder : InverseDct
     """
     some = evenly_spaced(len(blocks.luma), limit)
     chosen = replace(blocks, luma=blocks.luma[some], coefficients=blocks.coefficients[some])
-    table, levels = _exact_pairs(chosen, tables)
+    table, levels = _exact_pairs(chosen, tables, decoder)
     count = np.bincount(table, minlength=len(tables))
     worth = np.log(np.maximum(1, tables / np.where(np.arange(64), 1, BLOCK)))
     gain = (_values(table, levels, len(tables)) * worth).sum(axis=1)
@@ -123,7 +135,8 @@ def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
     return Evidence(gain, count, len(some))
 
 
-def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True) -> Evidence:
+def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True,
+                   decoder: InverseDct = LIBJPEG) -> Evidence:
     """The evidence of the 100 standard tables; -inf where it is far behind the best.
 
     Unless `fine`, those from FINE_FROM on drop out as the others do where they are alone.
@@ -132,7 +145,7 @@ def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True) -> Evi
     gain, count = np.full(len(tables), -np.inf), np.zeros(len(tables), int)
     left, share = np.arange(len(tables)), expected(quality)
     for limit in (FIRST, NEXT, LAST):
-        found = table_evidence(blocks, tables[left], share[left], limit)
+        found = table_evidence(blocks, tables[left], share[left], limit, decoder)
         gain[left], count[left] = found.gain, found.exact
         keep = found.score >= found.score.max() - CLOSE
         if limit == FIRST:
@@ -168,15 +181,14 @@ def coarser_gain(blocks: Blocks, table: np.ndarray) -> float:
     return float(more.sum())
 
 
-def _exact_pairs(blocks, tables):
+def _exact_pairs(blocks, tables, decoder=LIBJPEG):
     """Of each pair of a table (t, 64) and a block that it explains: the table (m,), levels (m, 64).
     """
     samples = (blocks.luma + 128).astype(np.uint8)
     ends = ((samples - np.uint8(1)) >= 254).any(axis=1)  # where more than noise may be cut off
-    table, block, levels = near_lattice(blocks.coefficients, tables, MOST_OFF, ends)
+    table, block, levels = near_lattice(blocks.coefficients, tables, decoder.most_off, ends)
     levels = levels.astype(np.int32)
-    again = inverse_dct(levels * np.asarray(tables, np.int32)[table])
-    exact = (again == samples[block]).all(axis=1)
+    exact = (decoder.samples(levels, tables[table]) == samples[block]).all(axis=1)
     return table[exact], levels[exact]
 
 

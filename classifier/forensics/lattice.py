@@ -78,6 +78,7 @@ HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their shar
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
 ANY_TABLE = 100.0         # nats that show a lattice
+FAST, OTHER = 'fast', 'other'   # decoders: the fast inverse DCT; not libjpeg, or changed since
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
 
@@ -106,6 +107,7 @@ class Lattice:
     region_width: int | None = None
     region_height: int | None = None
     tone: str | None = None  # how tones were changed since, as tone.py names it; None: not seen
+    decoder: str | None = None  # of the pixels, if it is not libjpeg's accurate one: FAST or OTHER
     any_table: float = 0.0   # nats of the best AC steps, one by one: a lattice, whoever's table
 
     @property

@@ -18,7 +18,8 @@ def near_lattice(coefficients: np.ndarray, tables: np.ndarray, limit: float,
     Parameters
     ----------
     coefficients : float32 array, shape (n, 64)
-    tables : int array, shape (t, 64)
+    tables : array, shape (t, 64)
+        Steps.
     limit : float
         Squared gray levels, summed up over a block, that it may be off.
     always : bool array, shape (n,), optional

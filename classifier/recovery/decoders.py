@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.forensics.inverse_dct import inverse_dct
-from classifier.recovery.other_dcts import FAST_LOSS, fast_dct, fast_steps, float_dct
+from classifier.forensics.other_dcts import FAST_LOSS, fast_dct, fast_steps, float_dct
 from classifier.recovery.stopping import check
 
 JPEGLIB = threading.Lock()   # its library is chosen for the whole process

@@ -49,6 +49,8 @@ STUDIES = {
                     'inside', needs_type=False),
     'tones': Study('how often the lattice is found under changed tones', 'hidden', 'tones',
                    needs_type=False),
+    'noise': Study("how often the quality is found of other decoders' pixels, and under noise",
+                   'hidden', 'noise', needs_type=False),
     'tables': Study("how well other encoders' luma tables are read from pixels", 'lattice',
                     'tables', needs_type=False),
     'subsampling': Study('how often chroma subsampling and the chroma table are found', 'lattice',

@@ -1,4 +1,5 @@
-"""How often a lattice is found that an image as it is does not show: of a part, under new tones."""
+"""How often a lattice is found that an image as it is does not show: of a part, under new tones,
+under the noise of other decoders."""
 import argparse
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from classifier.edits import rounded
 from classifier.forensics.lattice import Lattice
 from classifier.forensics.search import find_lattice
 from classifier.images import compress
-from classifier.studies.common import every_photo, outcome, print_shares, print_table
+from classifier.recovery.decoders import DECODERS
+from classifier.studies.common import (
+    every_photo, outcome, pillow_file, print_shares, print_table)
 from classifier.studies.edits import DRAWN
 
 INSIDE_QUALITIES = (30, 60, 75, 85, 90, 95)
 TONE_QUALITIES = (30, 60, 75, 90, 95)
+NOISES = (0.5, 1.0, 2.0)  # gray levels
 SIDES = (96, 192, 384)    # px, of the JPEG inside
 CANVAS = 640              # px, of the picture around it
 
@@ -105,3 +109,30 @@ def _tone_cases(image, index):
 def tones(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often the exact quality is found after a change of brightness, contrast or gamma"""
     return {'images': len(paths)} | print_shares('tones', every_photo(_tone_cases, paths))
+
+
+def _noise_cases(image, index):
+    """Yields (what made the noise, outcome), cropped off the block grid."""
+    rng = np.random.default_rng(index)
+    others = [decoder for decoder in DECODERS
+              if decoder.dct != 'accurate' and decoder.upsampling == 'fancy']
+
+    def under(picture, sigma):
+        return rounded(picture + rng.normal(0, sigma, picture.shape))
+
+    for quality in INSIDE_QUALITIES:
+        coded = pillow_file(image, quality)
+        found = {decoder.name: decoder.pixels(coded) for decoder in others}
+        decoded = compress(image, quality)
+        found |= {f'noise of {sigma}': under(decoded, sigma) for sigma in NOISES}
+        for name, picture in found.items():
+            dy, dx = rng.integers(0, 8, 2)
+            told = find_lattice(np.ascontiguousarray(picture[dy:, dx:]))
+            yield name, outcome(told.quality, quality, told.qualities)
+    for sigma in 0, *NOISES:
+        yield 'never a JPEG', outcome(find_lattice(under(image, sigma)).quality, None)
+
+
+def noise(args: argparse.Namespace, paths: list[Path]) -> dict:
+    """how often the quality is found of other decoders' pixels, and under a little noise"""
+    return {'images': len(paths)} | print_shares('noise', every_photo(_noise_cases, paths))
