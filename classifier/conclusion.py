@@ -1,6 +1,6 @@
 """What was found about an image, in one sentence for people."""
 from classifier.forensics.header import JpegHeader
-from classifier.forensics.lattice import FAST, OTHER, Lattice, TableEstimate
+from classifier.forensics.lattice import FAST, OTHER, UNKNOWN, Lattice, TableEstimate
 from classifier.forensics.recompression import Earlier
 from classifier.prediction import Prediction, contradicts
 
@@ -9,6 +9,9 @@ TONES = {'inverted': 'then inverted',
          'brighter or darker': 'then made brighter or darker, or inverted',
          'contrast': 'then its contrast was raised',
          'curve': 'then its tones were changed'}
+# By which inverse DCT it was decoded, if not by libjpeg's accurate one.
+DECODED = {FAST: 'decoded by the fast inverse DCT',
+           OTHER: "decoded by another inverse DCT than libjpeg's"}
 
 
 def span(low: int, high: int) -> str:
@@ -91,16 +94,17 @@ def earlier_said(earlier: Earlier | None, header: JpegHeader | None = None) -> s
 
 
 def proof_said(lattice: Lattice) -> str:
-    """How many of the blocks are bit for bit what the table makes of them, if any."""
-    if lattice.decoder == OTHER:
+    """How many of the blocks are bit for bit what the table makes of them, or within rounding."""
+    if lattice.decoder == UNKNOWN:
         return "its pixels are another decoder's than libjpeg's, or were changed a little since"
-    return f'{lattice.exact_blocks:,} of {lattice.tested_blocks:,} blocks are bit-exact'
+    how = 'exact within rounding' if lattice.decoder == OTHER else 'bit-exact'
+    return f'{lattice.exact_blocks:,} of {lattice.tested_blocks:,} blocks are {how}'
 
 
 def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
     lattice = prediction.lattice
     if prediction.is_refined:
-        exactly = '' if lattice.is_tie or lattice.decoder == OTHER else ', exactly'
+        exactly = '' if lattice.is_tie or lattice.decoder == UNKNOWN else ', exactly'
         return f'{of_what(lattice, exactly)} ({structure(lattice)}); {proof_said(lattice)}'
     if table is not None and table.quality is not None and not table.standard:
         return ("was compressed with a quantization table that is not libjpeg's, nearest to "
@@ -134,8 +138,8 @@ def structure(lattice: Lattice) -> str:
     parts.append(f'block grid at ({lattice.grid_dy}, {lattice.grid_dx})')
     if lattice.repeated > 1:
         parts.append(f'each pixel then repeated {lattice.repeated} x {lattice.repeated}')
-    if lattice.decoder == FAST:
-        parts.append('decoded by the fast inverse DCT')
+    if lattice.decoder in DECODED:
+        parts.append(DECODED[lattice.decoder])
     if lattice.turned:
         parts.append('then turned by 90 degrees')
     if lattice.tone:

@@ -32,6 +32,7 @@ from classifier.models import extract_patches, get_comp_type, median_fusion
 from classifier.pixels import as_bgr
 from classifier.prediction import CONTRADICTION, Prediction
 from classifier.runtime import RUNTIMES, open_features, open_runner
+from classifier.seen_lattice import narrowed
 
 AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
 FUSIONS = ('posterior', 'likelihood', 'median')
@@ -326,7 +327,7 @@ class Predictor:
         if (found.posterior and lattice.blocks < FEW_BLOCKS
                 and UNDECIDED[0] < found.posterior.compressed < UNDECIDED[1]):
             return replace(found, network_quality=None, reason=LITTLE_TEXTURE)
-        return found
+        return found if table is not None else narrowed(found)
 
     def _fused(self, output, image):
         """`fuse` for all patches of an image; none for one that is flat nearly all over."""

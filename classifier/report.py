@@ -10,8 +10,9 @@ from classifier.conclusion import (conclusion, earlier_said, header_said, of_wha
                                    structure, table_said)
 from classifier.errors import InputError
 from classifier.forensics.coded_data import coded_damage
+from classifier.forensics.decoded_otherwise import is_explained
 from classifier.forensics.header import JpegHeader, known_header
-from classifier.forensics.lattice import OTHER, TableEstimate, estimate_table
+from classifier.forensics.lattice import UNKNOWN, TableEstimate, estimate_table
 from classifier.images import MAX_PIXELS, read_image
 from classifier.prediction import Prediction
 from classifier.predictor import Predictor
@@ -109,6 +110,8 @@ def look_at(path: str | os.PathLike, network: tuple | None, refine: bool, max_pi
     lattice = prediction.lattice
     unread = lattice is not None and prediction.method != 'lattice'
     table = estimate_table(image, lattice.best_grid) if unread else None
+    if unread and is_explained(lattice):  # the likeliest standard table is nearer than these steps
+        table = replace(table, quality=None)
     report = Report(row, warnings=[warning.removeprefix(f'{path}: ') for warning in warnings])
     if table is not None and not table.standard:
         row['table_quality'] = table.quality
@@ -188,7 +191,7 @@ def _lattice_line(row: dict, prediction: Prediction, table: TableEstimate | None
         return f"the header's own table, exactly: {proof_said(prediction.lattice)}"
     if table is None:
         low, high = prediction.quality_low, prediction.quality_high
-        exact = 'exact ' if low == high and prediction.lattice.decoder != OTHER else ''
+        exact = 'exact ' if low == high and prediction.lattice.decoder != UNKNOWN else ''
         return (f'{exact}quality {span(low, high)}, {structure(prediction.lattice)}, '
                 f'{proof_said(prediction.lattice)}')
     if table.quality is not None and not table.standard:

@@ -2,7 +2,7 @@
 from collections import Counter
 
 from classifier.conclusion import span
-from classifier.forensics.lattice import OTHER
+from classifier.forensics.lattice import UNKNOWN
 
 # Of numbers as they are written; 2 for the others.
 DECIMALS = {'seconds': 4, 'compressed': 4, 'edited': 4, 'margin': 1, 'evidence': 1}
@@ -18,7 +18,7 @@ def kind(row: dict) -> str:
         By `report.FIELDS`; its values may be text, as in a CSV file.
     """
     if row['method'] == 'lattice':
-        return 'estimated' if row.get('decoder') == OTHER else 'exact'
+        return 'estimated' if row.get('decoder') == UNKNOWN else 'exact'
     if row.get('table_quality') not in (None, ''):  # of a table that is not libjpeg's
         return 'estimated'
     if row['method'] == 'none':

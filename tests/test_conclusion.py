@@ -71,6 +71,11 @@ def estimate(quality, standard):
      '2 x 2, then turned by 90 degrees)' + PROOF),
     (by_lattice(20, tone='contrast'), 'was a JPEG of quality 20, exactly (block grid at (5, 3), '
      'then its contrast was raised)' + PROOF),
+    (by_lattice(20, decoder='fast'), 'was a JPEG of quality 20, exactly (block grid at (5, 3), '
+     'decoded by the fast inverse DCT)' + PROOF),
+    (by_lattice(20, decoder='other'), 'was a JPEG of quality 20, exactly (block grid at (5, 3),'
+     " decoded by another inverse DCT than libjpeg's)"
+     + PROOF.replace('bit-exact', 'exact within rounding')),
     (by_lattice(20, region_x=40, region_y=100, region_width=640, region_height=480), 'holds a JPEG '
      'of quality 20, exactly, at x 40 to 680, y 100 to 580 (block grid at (5, 3))' + PROOF),
     (by_network(), 'was a JPEG of about quality 60 (50 to 72); no exact quantization table was '

@@ -107,7 +107,7 @@ def test_a_crop_of_little_texture_is_found_by_its_exact_pixels():
     quiet = images.read_image(SAMPLES / 'earth.png') // 20 + 100
     crop = np.ascontiguousarray(images.compress(quiet, 45)[75:139, 101:165])
     quiet_blocks = blocks.get_blocks(crop, 5, 3)
-    assert lattice._answer(quiet_blocks, 5, 3, None, standard_tables()).quality is None
+    assert lattice.judge_blocks(quiet_blocks, 5, 3, None, standard_tables()).quality is None
     found = find_quality(crop)
     assert (found.quality, found.grid_dy, found.grid_dx) == (45, 5, 3)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from classifier.forensics.inverse_dct import ACCURATE, InverseDct
+
 BLOCK = 8
 SAMPLED = 2048            # block positions looked at
 MAX_BLOCKS = 1200         # blocks used
@@ -111,6 +113,7 @@ class Blocks:
     coefficients: np.ndarray  # (n, 64) float32
     flat: np.ndarray         # (m,) int: the different gray levels of flat blocks
     clipped: np.ndarray      # (k, 64) float32: coefficients of blocks with a few clipped pixels
+    dct: InverseDct = ACCURATE   # that is taken to have made them
 
 
 def get_blocks(image: np.ndarray, dy: int, dx: int) -> Blocks:

@@ -31,14 +31,12 @@ Other tables. One whose coefficients all lie on the lattice of a finer standard 
 for it. Then coarser steps, tried one by one, gain (`coarser_gain`), but not over the true table.
 """
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, Blocks, evenly_spaced
-from classifier.forensics.inverse_dct import inverse_dct
 from classifier.forensics.near_lattice import near_lattice
 from classifier.forensics.scores import SIGMA
 
@@ -56,15 +54,6 @@ TOP = 2048                # levels are below
 # pixel by half of one; what the inverse DCT's columns are rounded by, up to 0.05 in each place, and
 # the rounding of its constants make the root of that less than 0.6 larger.
 MOST_OFF = 21.0
-
-
-class InverseDct(NamedTuple):
-    """What makes samples of levels in a decoder."""
-    samples: Callable[[np.ndarray, np.ndarray], np.ndarray]   # of levels and steps (n, 64): uint8
-    most_off: float          # squared gray levels by which its blocks may be off the lattice
-
-
-LIBJPEG = InverseDct(lambda levels, steps: inverse_dct(levels * steps), MOST_OFF)
 
 
 class Evidence(NamedTuple):
@@ -104,29 +93,29 @@ def exact_blocks(blocks: Blocks, tables: np.ndarray) -> tuple[np.ndarray, np.nda
         The blocks' coefficients divided by the steps and rounded.
     exact : bool array, shape (t, n)
     """
-    tables = np.asarray(tables, np.int32)[:, None]
-    levels = np.rint(blocks.coefficients / tables.astype(np.float32)).astype(np.int32)
-    samples = inverse_dct((levels * tables).reshape(-1, BLOCK * BLOCK)).reshape(levels.shape)
-    return levels, (samples == (blocks.luma + 128).astype(np.uint8)).all(axis=2)
+    tables = np.asarray(tables, np.int32)
+    steps = blocks.dct.steps(tables)[:, None].astype(np.float32)
+    levels = np.rint(blocks.coefficients / steps).astype(np.int32)
+    samples = (blocks.luma + 128).astype(np.uint8)
+    return levels, np.stack([blocks.dct.explains(of_table, table, samples)
+                             for of_table, table in zip(levels, tables)])
 
 
 def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
-                   limit: int = LAST, decoder: InverseDct = LIBJPEG) -> Evidence:
+                   limit: int = LAST) -> Evidence:
     """What at most `limit` blocks tell of tables.
 
     Parameters
     ----------
     blocks : Blocks
-    tables : array, shape (t, 64)
-        Steps.
+    tables : int array, shape (t, 64)
     share : float array, shape (t,)
         Of blocks that are expected to be exact, 0..1.
     limit : int
-    decoder : InverseDct
     """
     some = evenly_spaced(len(blocks.luma), limit)
     chosen = replace(blocks, luma=blocks.luma[some], coefficients=blocks.coefficients[some])
-    table, levels = _exact_pairs(chosen, tables, decoder)
+    table, levels = _exact_pairs(chosen, tables)
     count = np.bincount(table, minlength=len(tables))
     worth = np.log(np.maximum(1, tables / np.where(np.arange(64), 1, BLOCK)))
     gain = (_values(table, levels, len(tables)) * worth).sum(axis=1)
@@ -135,8 +124,7 @@ def table_evidence(blocks: Blocks, tables: np.ndarray, share: np.ndarray,
     return Evidence(gain, count, len(some))
 
 
-def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True,
-                   decoder: InverseDct = LIBJPEG) -> Evidence:
+def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True) -> Evidence:
     """The evidence of the 100 standard tables; -inf where it is far behind the best.
 
     Unless `fine`, those from FINE_FROM on drop out as the others do where they are alone.
@@ -145,7 +133,7 @@ def compare_tables(blocks: Blocks, tables: np.ndarray, fine: bool = True,
     gain, count = np.full(len(tables), -np.inf), np.zeros(len(tables), int)
     left, share = np.arange(len(tables)), expected(quality)
     for limit in (FIRST, NEXT, LAST):
-        found = table_evidence(blocks, tables[left], share[left], limit, decoder)
+        found = table_evidence(blocks, tables[left], share[left], limit)
         gain[left], count[left] = found.gain, found.exact
         keep = found.score >= found.score.max() - CLOSE
         if limit == FIRST:
@@ -181,14 +169,15 @@ def coarser_gain(blocks: Blocks, table: np.ndarray) -> float:
     return float(more.sum())
 
 
-def _exact_pairs(blocks, tables, decoder=LIBJPEG):
+def _exact_pairs(blocks, tables):
     """Of each pair of a table (t, 64) and a block that it explains: the table (m,), levels (m, 64).
     """
     samples = (blocks.luma + 128).astype(np.uint8)
     ends = ((samples - np.uint8(1)) >= 254).any(axis=1)  # where more than noise may be cut off
-    table, block, levels = near_lattice(blocks.coefficients, tables, decoder.most_off, ends)
+    steps = blocks.dct.steps(tables)
+    table, block, levels = near_lattice(blocks.coefficients, steps, MOST_OFF, ends)
     levels = levels.astype(np.int32)
-    exact = (decoder.samples(levels, tables[table]) == samples[block]).all(axis=1)
+    exact = blocks.dct.explains(levels, np.asarray(tables, np.int32)[table], samples[block])
     return table[exact], levels[exact]
 
 

@@ -4,11 +4,15 @@
 
 libjpeg and libjpeg-turbo decode with it unless they are told otherwise ("islow"), and so do
 Pillow and OpenCV: the 12-multiplication algorithm of Loeffler, Ligtenberg and Moschytz with
-constants of 13 bits, columns first, their results kept with 2 more bits.
+constants of 13 bits, columns first, their results kept with 2 more bits. An `InverseDct` is what
+the proof needs to know of this one, or of another decoder's (decoded_otherwise.py).
 
 Sources: C. Loeffler, A. Ligtenberg and G. Moschytz, "Practical fast 1-D DCT algorithms with
 11 multiplications", ICASSP 1989; constants and rounding as described in libjpeg's jidctint.c.
 """
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 BLOCK = 8
@@ -64,3 +68,16 @@ def inverse_dct(coefficients: np.ndarray) -> np.ndarray:
     rows = _pass(np.ascontiguousarray(columns.transpose(1, 0, 2)), BITS + MORE + 3)  # x, y, n
     samples = np.clip(rows + 128, 0, 255).astype(np.uint8)
     return samples.transpose(2, 1, 0).reshape(-1, BLOCK * BLOCK)
+
+
+@dataclass(frozen=True)
+class InverseDct:
+    """What a decoder makes of levels, as the proof by exact blocks asks for it."""
+    name: str | None         # one of lattice.py's decoders; None for libjpeg's accurate one
+    explains: Callable  # levels (n, 64), tables (64,) or (n, 64), uint8 samples (n, 64): bool (n,)
+    steps: Callable = np.asarray   # between the samples' coefficients, for tables (..., 64)
+    misfit: float = 1.0      # times as many pixels off the lattice as of the accurate one
+
+
+ACCURATE = InverseDct(None, lambda levels, tables, samples: (
+    inverse_dct(levels * tables) == samples).all(axis=1))

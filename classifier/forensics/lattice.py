@@ -78,7 +78,9 @@ HELPED, HELPED_SHARE = 12, 0.5   # phases that chroma helps to judge, their shar
 STEP_EVIDENCE, MIN_STEPS = 12.0, 4   # nats for one step (of 255), steps for a table
 HEADER_SHARE, LEAST_SHARE = 0.7, 0.02    # of blocks whose levels round right: exact; too few
 ANY_TABLE = 100.0         # nats that show a lattice
-FAST, OTHER = 'fast', 'other'   # decoders: the fast inverse DCT; not libjpeg, or changed since
+# Decoders: libjpeg's fast inverse DCT; another one, as accurate as in real numbers; one that is not
+# known, or the pixels were changed a little since.
+FAST, OTHER, UNKNOWN = 'fast', 'other', 'unknown'
 LOOSEST = 97              # the quality whose lattice may have the largest misfit
 
 
@@ -107,7 +109,8 @@ class Lattice:
     region_width: int | None = None
     region_height: int | None = None
     tone: str | None = None  # how tones were changed since, as tone.py names it; None: not seen
-    decoder: str | None = None  # of the pixels, if it is not libjpeg's accurate one: FAST or OTHER
+    decoder: str | None = None  # FAST, OTHER or UNKNOWN; None for libjpeg's accurate inverse DCT
+    likeliest: int = 0       # the standard table with the most evidence, 1..100
     any_table: float = 0.0   # nats of the best AC steps, one by one: a lattice, whoever's table
 
     @property
@@ -193,11 +196,11 @@ def _search(image, phases, guess, tables):
     unsure = []
     for dy, dx in phases:
         blocks = get_blocks(image, dy, dx)
-        found = _answer(blocks, dy, dx, guess, tables)
+        found = judge_blocks(blocks, dy, dx, guess, tables)
         if found.qualities:
             chroma = read_chroma(image, dy, dx)
             if len(blocks.luma) <= FEW_LUMA and len(found.qualities) > 1:
-                narrowed = _answer(blocks, dy, dx, guess, tables, chroma)
+                narrowed = judge_blocks(blocks, dy, dx, guess, tables, chroma)
                 found = narrowed if set(narrowed.qualities) & set(found.qualities) else found
             return chroma.added_to(found)
         unsure.append((found, blocks))
@@ -205,7 +208,7 @@ def _search(image, phases, guess, tables):
            and (f.evidence > 0 or f.exact_blocks >= HELPED_SHARE * f.tested_blocks)]
     for found, blocks in few[:HELPED]:
         chroma = read_chroma(image, found.grid_dy, found.grid_dx)
-        helped = _answer(blocks, found.grid_dy, found.grid_dx, guess, tables, chroma)
+        helped = judge_blocks(blocks, found.grid_dy, found.grid_dx, guess, tables, chroma)
         if helped.qualities:
             return chroma.added_to(helped)
         unsure.append((helped, blocks))
@@ -243,11 +246,12 @@ def _by_header(image, table, grid):
         turned=turned and bool(qualities)))
 
 
-def _answer(blocks, dy, dx, guess, tables, chroma=None):
+def judge_blocks(blocks, dy, dx, guess, tables, chroma=None):
     """The `Lattice` that the luma gives or, with a `Chroma`, its exact pixels and both planes.
 
-    After a change of brightness DC is off the lattice that AC is on, and maybe on another
-    table's: where they disagree, DC is left out.
+    Of `Blocks` at (dy, dx), for a guess of the quality or None, and `tables`, int (100, 64). After
+    a change of brightness DC is off the lattice that AC is on, and maybe on another table's: where
+    they disagree, DC is left out.
     """
     ac, dc, free = quality_scores(blocks, tables, exact=chroma is not None)
     scores, more = (chroma.scores, chroma.evidence) if chroma else (NO_SCORES, NO_SCORES)
@@ -260,7 +264,8 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
     evidence, off = float(total[top]), misfit(blocks, tables[top], with_dc)
     count = len(blocks.luma) + len(blocks.clipped)
     likely = (all(part[top] >= part.max() - CONFLICT for part in (luma, scores))
-              and evidence >= least_evidence(top + 1, count) and off <= most_misfit(top + 1, count)
+              and evidence >= least_evidence(top + 1, count)
+              and off <= blocks.dct.misfit * most_misfit(top + 1, count)
               and free - ac[top] <= MAX_LOSS + MAX_LOSS_SHARE * evidence)
     proved = proved_qualities(blocks, tables, total, fits, likely and with_dc, more)
     lifted = not with_dc and not len(proved[1])  # DC of smooth blocks seems off, but is not
@@ -274,7 +279,8 @@ def _answer(blocks, dy, dx, guess, tables, chroma=None):
     if fits.size and np.ptp(fits) <= MAX_SPAN:
         quality = middle(fits, total) if guess is None else int(fits[np.abs(fits - guess).argmin()])
     return Lattice(quality, tuple(fits.tolist()), dy, dx, margin, evidence, off, count,
-                   exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free)
+                   exact_blocks=exact, tested_blocks=tested, lifted=lifted, any_table=free,
+                   decoder=blocks.dct.name, likeliest=top + 1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The lattice under noise: of pixels from other decoders, or changed a little after decoding.
 
-    found = find_noisy(likely_grids(bgr_image))    # a Lattice with `decoder`, or None
+    found = find_noisy(bgr_image)              # a Lattice with `decoder`, or None
 
 lattice.py's proof wants blocks that are libjpeg's to the last bit. FFmpeg, Go's image/jpeg and
 anything in floating point round in other places; a palette, dither or a little noise changes
@@ -19,19 +19,21 @@ those of an earlier save are (earlier_steps.py), and the best table is told if
 
 What fits as well is told with it. None of this is a proof bit by bit: it is not called exact.
 """
-from collections.abc import Iterable
+import itertools
 from dataclasses import replace
 
 import numpy as np
 
-from classifier.forensics.blocks import Blocks, evenly_spaced
+from classifier.forensics.blocks import Blocks, evenly_spaced, get_blocks
 from classifier.forensics.earlier_steps import StepScores, read_table, standard_evidence
-from classifier.forensics.lattice import OTHER, Lattice
+from classifier.forensics.grid_phases import likely_phases
+from classifier.forensics.lattice import UNKNOWN, Lattice
 from classifier.forensics.noisy_scores import Bins, noisy_scores
 from classifier.forensics.scores import MAX_SPAN, SIGMA
 from classifier.forensics.tables import MAX_STEP, standard_tables
 
 NOISES = 0.3, 0.6, 1.2    # gray levels beside the rounding noise
+PHASES = 2                # beside (0, 0), the likeliest
 LEAST, OF_NEXT = 200.0, 0.6   # nats; the next best grid's share of them, at most
 LOOK, NOISE, FIRST_LEAST, FIRST_OF_NEXT = 400, 0.6, 30.0, 0.9   # the same at a first look
 APART = 10.0              # nats by which another table must be behind
@@ -41,21 +43,22 @@ BINS = Bins(2, 4, 960, tuple(range(MAX_STEP + 1)))
 NO_TABLE = np.ones(64, int)   # of the last save: there was none
 
 
-def find_noisy(grids: Iterable[tuple[int, int, Blocks]]) -> Lattice | None:
-    """The quality of the standard table around whose lattice blocks lie.
+def find_noisy(image: np.ndarray) -> Lattice | None:
+    """The quality of the standard table around whose lattice an image lies.
 
     Parameters
     ----------
-    grids : iterable of (int, int, Blocks)
-        Phases (dy, dx) of the block grid, and the blocks there, which are not on a lattice to the
-        last bit.
+    image : uint8 array, shape (h, w, 3)
+        BGR pixels, which are not on a lattice to the last bit.
 
     Returns
     -------
     Lattice or None
-        With `decoder` OTHER, and without exact blocks.
+        With `decoder` UNKNOWN, and without exact blocks.
     """
-    grids = [(dy, dx, blocks) for dy, dx, blocks in grids if len(blocks.luma)]
+    phases = dict.fromkeys([(0, 0), *itertools.islice(likely_phases(image), PHASES)])
+    grids = [(*phase, get_blocks(image, *phase)) for phase in phases]
+    grids = [grid for grid in grids if len(grid[2].luma)]
     first, next_best = _two_best(_scored(_some(blocks), NOISE)[0] for *_, blocks in grids)
     if first < FIRST_LEAST or next_best > FIRST_OF_NEXT * first:
         return None
@@ -77,7 +80,7 @@ def find_noisy(grids: Iterable[tuple[int, int, Blocks]]) -> Lattice | None:
         return None
     rest = behind[behind > APART]
     return Lattice(quality, tuple(qualities.tolist()), dy, dx, float(rest.min(initial=np.inf)),
-                   evidence, 0.0, len(blocks.luma), decoder=OTHER)
+                   evidence, 0.0, len(blocks.luma), decoder=UNKNOWN)
 
 
 def _two_best(nats):

@@ -1,4 +1,4 @@
-"""The inverse DCTs of decoders beside the accurate one of forensics/inverse_dct.py.
+"""The inverse DCTs of decoders beside the accurate one of inverse_dct.py.
 
     samples = fast_dct(levels, fast_steps(table))    # (n, 64) uint8: libjpeg's JDCT_IFAST
     samples = float_dct(levels, table)               # JDCT_FLOAT

@@ -8,6 +8,7 @@ import numpy as np
 from classifier.forensics.blocks import MAX_BLOCKS, Blocks
 from classifier.forensics.exact_blocks import (
     FINE_FROM, coarser_gain, compare_tables, expected, rounded_right, table_evidence)
+from classifier.forensics.inverse_dct import ACCURATE
 from classifier.forensics.last_table import proves_last
 from classifier.forensics.scores import MAX_SPAN, TIE, fitting, flat_scores
 from classifier.forensics.tables import other_tables
@@ -71,7 +72,7 @@ def proved_qualities(blocks: Blocks, tables: np.ndarray, total: np.ndarray, fits
     fits = fitting(score)
     proved = (proved and (np.ptp(fits) <= MAX_SPAN or fits[-1] < FINE_FROM)
               and (counts[0] < MOST * counts[1] or coarser_gain(blocks, tables[best]) <= COARSER))
-    if not proved and len(fits) == 1:
+    if not proved and len(fits) == 1 and blocks.dct is ACCURATE:
         proved = proves_last(blocks, tables[best], best + 1)
     proved = proved and not _has_rival(blocks, counts[0], found.gain[best] + flat[best])
     return score, fits if proved else fits[:0], *counts

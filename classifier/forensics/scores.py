@@ -165,7 +165,7 @@ def quality_scores(blocks: Blocks, tables: np.ndarray,
 
 def misfit(blocks: Blocks, table: np.ndarray, dc: bool = True) -> float:
     """Share of pixels that the table's lattice does not explain, 0..1; `dc`: with its step."""
-    steps = table.astype(np.float32)
+    steps = blocks.dct.steps(table).astype(np.float32)
     if not dc:
         steps[0] = 1 / BINS_PER_UNIT
     lattice = np.rint(blocks.coefficients / steps) * steps

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, DCT, DCT2
+from classifier.forensics.other_dcts import wide_dct
 from classifier.recovery.colours import chroma_bounds
 from classifier.recovery.decoders import decoded, loss
 from classifier.recovery.layout import from_blocks, to_blocks
-from classifier.forensics.other_dcts import wide_dct
 from classifier.recovery.picture import HALVED, Kind
 from classifier.recovery.unfiltered import WIDE, cut, joined, pasted
 from classifier.recovery.upsampling import downsampled, upsampled

@@ -17,7 +17,7 @@ import numpy as np
 
 from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK, DCT2, evenly_spaced, get_blocks
-from classifier.forensics.lattice import ANY_TABLE, OTHER, Lattice, find_quality
+from classifier.forensics.lattice import ANY_TABLE, OTHER, UNKNOWN, Lattice, find_quality
 from classifier.forensics.tables import NEW_CHROMA, all_qualities, standard_tables
 from classifier.recovery.coded_chroma import fit, whole_blocks
 from classifier.recovery.decoders import DECODERS, Decoder
@@ -94,7 +94,7 @@ def _ordered(part, choices):
 def _tables(image, found):
     """Lattices with a luma table, chroma tables where they belong to them, and the inverse DCT."""
     luma, chroma = standard_tables(), standard_tables(chroma=True)
-    changed = found.tone or found.decoder == OTHER or found.region_x is not None
+    changed = found.tone or found.decoder in (OTHER, UNKNOWN) or found.region_x is not None
     if changed or found.lifted or not found.qualities:
         whole = find_quality(image) if changed else found
         samples = _samples(image, whole)
@@ -135,8 +135,8 @@ def _refuse(found):
     for wrong, reason in (
             (found.region_x is not None, 'only a part of it was a JPEG; cut that part out first'),
             (found.tone, 'its tones were changed after decoding'),
-            (found.decoder == OTHER, 'its decoder is not known here, or its pixels were changed a '
-             'little after decoding'),
+            (found.decoder in (OTHER, UNKNOWN), 'its decoder is not known here, or its pixels were '
+             'changed a little after decoding'),
             (found.qualities and found.quality is None,
              'its pixels leave too many qualities possible'),
             (found.repeated > 1, 'each pixel is repeated: it was enlarged; reduce it first'),

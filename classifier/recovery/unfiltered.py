@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, DCT
+from classifier.forensics.other_dcts import wide_dct
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.colours import Bounds, before_rounding, chroma_bounds, luma_bounds
 from classifier.recovery.decoders import decoded
 from classifier.recovery.layout import Layout, from_blocks, to_blocks
-from classifier.forensics.other_dcts import wide_dct
 from classifier.recovery.stopping import check
 
 ROUNDS, BETA, CHECKED_EVERY, HALF = 200, 0.9, 5, 0.5   # as in block_search.py

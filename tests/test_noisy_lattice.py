@@ -1,4 +1,4 @@
-"""Pixels that libjpeg's accurate inverse DCT did not make, or that were changed a little since."""
+"""Pixels around a lattice, not on it: of other decoders, or changed a little since."""
 import io
 import json
 
@@ -13,11 +13,8 @@ from classifier.conclusion import conclusion
 from classifier.edits import rounded
 from classifier.environment import import_tensorflow
 from classifier.errors import InputError
-from classifier.forensics.blocks import DCT
-from classifier.forensics.fast_decoded import find_fast
-from classifier.forensics.lattice import FAST, OTHER, find_quality
-from classifier.forensics.search import find_lattice, likely_grids
-from classifier.forensics.tables import standard_tables
+from classifier.forensics.lattice import FAST, UNKNOWN, find_quality
+from classifier.forensics.search import find_lattice
 from classifier.predictor import Predictor
 from classifier.recovery.coding import codings
 from classifier.summary import answer, kind
@@ -41,17 +38,6 @@ def by_tensorflow(data):
     return np.ascontiguousarray(tf.io.decode_jpeg(data, channels=3).numpy()[..., ::-1])
 
 
-def in_floating_point(image, quality):
-    """Gray pixels, coded and decoded in floating point, each rounded once."""
-    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(float) - 128
-    height, width = (side // 8 * 8 for side in gray.shape)
-    blocks = gray[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
-    table = standard_tables()[quality - 1].reshape(8, 8)
-    levels = np.rint(DCT @ blocks @ DCT.T / table)
-    decoded = (DCT.T @ (levels * table) @ DCT).swapaxes(1, 2).reshape(height, width)
-    return np.repeat(rounded(decoded + 128)[..., None], 3, axis=2)
-
-
 def noisy(image, sigma=0.7):
     return rounded(image + np.random.default_rng(0).normal(0, sigma, image.shape))
 
@@ -68,18 +54,10 @@ def test_the_quality_of_tensorflows_pixels_is_exact(photo, subsampling):
 
 
 @pytest.mark.parametrize('quality', QUALITIES)
-def test_a_decoder_in_floating_point_shows_the_quality(photos, quality):
-    for image in photos:
-        found = find_lattice(in_floating_point(image, quality))
-        assert found.quality == quality
-        assert found.decoder in (OTHER, None)
-
-
-@pytest.mark.parametrize('quality', QUALITIES)
 def test_a_little_noise_does_not_hide_the_quality(photos, quality):
     for image in photos[1:]:  # coffee.png has a third of the pixels of the others
         found = find_lattice(noisy(images.compress(image, quality))[2:, 7:])
-        assert found.quality == quality and found.decoder == OTHER
+        assert found.quality == quality and found.decoder == UNKNOWN
         assert (found.grid_dy, found.grid_dx) == (6, 1)
 
 
@@ -94,10 +72,10 @@ def test_other_steps_and_never_compressed_pixels_are_not_called_a_quality(photos
             assert find_lattice(np.ascontiguousarray(changed)).quality is None
 
 
-def test_coarse_tables_of_other_encoders_are_not_a_fine_one_decoded_fast(photo):
+def test_coarse_tables_of_other_encoders_are_not_a_fine_one_decoded_otherwise(photo):
     flat = [16 + 8 * (i // 16) for i in range(64)]
     coded = Image.open(io.BytesIO(jpeg_file(photo, qtables=[flat, flat], subsampling=0)))
-    assert find_fast(likely_grids(images.from_pillow(coded))) is None
+    assert find_lattice(images.from_pillow(coded)).quality is None
 
 
 @pytest.fixture
@@ -111,7 +89,7 @@ def test_what_is_said_of_them(changed_a_little, tmp_path, photo, capsys):
     cv2.imwrite(str(tmp_path / 'b.png'), by_tensorflow(jpeg_file(photo, quality=75)))
     assert predict_cls.main([str(tmp_path), '--json']) == 0
     other, fast = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (other['decoder'], fast['decoder']) == (OTHER, FAST)
+    assert (other['decoder'], fast['decoder']) == (UNKNOWN, FAST)
     for row in other, fast:
         assert (row['quality'], row['quality_low'], row['quality_high']) == (75, 75, 75)
         assert row['method'] == 'lattice' and row['compressed'] == 1
