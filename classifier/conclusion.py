@@ -112,10 +112,12 @@ def _of_pixels(prediction: Prediction, table: TableEstimate | None) -> str:
     if prediction.quality is None:
         return f'cannot tell: {prediction.reason}'
     found = prediction.posterior
+    codec = prediction.codec
     if prediction.compressed < 0.5:
-        return 'no sign of JPEG compression'
+        return 'no sign of JPEG compression' + (f'; its pixels come from {codec}' if codec else '')
     return (f'was a JPEG of about quality {prediction.quality:.0f} ({span(found.low, found.high)})'
-            + ('; the pixels were changed afterwards' if (prediction.edited or 0) > 0.5 else
+            + (f'; stored as {codec} afterwards' if codec else
+               '; the pixels were changed afterwards' if (prediction.edited or 0) > 0.5 else
                '; no exact quantization table was found'))
 
 

@@ -34,6 +34,8 @@ class Prediction:
         tells, 0..1.
     nearest : int or None
         Where the pixels prove a header's table that is not libjpeg's: the nearest quality, 1..100.
+    codec : str or None
+        'WebP' or 'AVIF', where its decoder is proved to have made the pixels.
     header : forensics.header.JpegHeader or None
         Of the JPEG file that the pixels come from, where that is known.
     earlier : forensics.recompression.Earlier or None
@@ -47,6 +49,7 @@ class Prediction:
     reason: str | None = None
     edited: float | None = None
     nearest: int | None = None
+    codec: str | None = None
     header: JpegHeader | None = None
     earlier: Earlier | None = None
 

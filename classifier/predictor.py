@@ -33,6 +33,7 @@ from classifier.pixels import as_bgr
 from classifier.prediction import CONTRADICTION, Prediction
 from classifier.runtime import RUNTIMES, open_features, open_runner
 from classifier.seen_lattice import narrowed
+from classifier.stored_again import with_codec
 
 AUTOMATIC = 'jpeg_robust'  # the network of the automatic mode
 FUSIONS = ('posterior', 'likelihood', 'median')
@@ -327,7 +328,7 @@ class Predictor:
         if (found.posterior and lattice.blocks < FEW_BLOCKS
                 and UNDECIDED[0] < found.posterior.compressed < UNDECIDED[1]):
             return replace(found, network_quality=None, reason=LITTLE_TEXTURE)
-        return found if table is not None else narrowed(found)
+        return found if table is not None else with_codec(narrowed(found), image)
 
     def _fused(self, output, image):
         """`fuse` for all patches of an image; none for one that is flat nearly all over."""
