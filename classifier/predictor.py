@@ -20,6 +20,7 @@ from classifier.checkpoints import (best_folder, stored_likelihood, stored_poste
                                     stored_threshold)
 from classifier.early_stopping import interleaved_subsets, rounds, stop_early
 from classifier.errors import InputError
+from classifier.forensics.blocks import without_repetition
 from classifier.forensics.earlier_save import find_earlier_save
 from classifier.forensics.header import JpegHeader, known_header
 from classifier.forensics.recompression import find_earlier
@@ -29,6 +30,7 @@ from classifier.images import read_image
 from classifier.likelihood import (FEWEST_PATCHES, augmented_patches, likelihood_posterior,
                                    patch_log_likelihood, patch_weights, uncertainty_exponent)
 from classifier.models import extract_patches, get_comp_type, median_fusion
+from classifier.patterns import is_pattern
 from classifier.pixels import as_bgr
 from classifier.prediction import CONTRADICTION, Prediction
 from classifier.runtime import RUNTIMES, open_features, open_runner
@@ -51,6 +53,8 @@ FEWEST_TEXTURED = 0.02  # share of an image's patches that must not be flat, for
 # and blurs, and on photos and graphics to train on).
 FEW_BLOCKS, UNDECIDED = 100, (0.3, 0.8)
 LITTLE_TEXTURE = 'too little texture'
+A_PATTERN = 'its texture is a pattern that repeats'
+REPEATED = 'each pixel is repeated, and taken once they show no clear sign of a JPEG'
 TOO_UNSURE = 'what its pixels show fits too many qualities'
 
 
@@ -325,10 +329,27 @@ class Predictor:
         if lattice.quality is not None or lattice.from_header:
             return _with_lattice(Prediction(None, 0, 0), lattice, table)
         found = replace(self.ask_network(image), lattice=lattice)
-        if (found.posterior and lattice.blocks < FEW_BLOCKS
-                and UNDECIDED[0] < found.posterior.compressed < UNDECIDED[1]):
-            return replace(found, network_quality=None, reason=LITTLE_TEXTURE)
+        if reason := self._doubt(image, found):
+            return replace(found, network_quality=None, reason=reason)
         return found if table is not None else with_codec(narrowed(found), image)
+
+    def _doubt(self, image, found):
+        """Why nothing should rest on what the network answers, if so."""
+        if not found.posterior:
+            return None
+        compressed = found.posterior.compressed
+        if found.lattice.blocks < FEW_BLOCKS and UNDECIDED[0] < compressed < UNDECIDED[1]:
+            return LITTLE_TEXTURE
+        if compressed < 0.5:
+            return None
+        if found.lattice.blocks < FEW_BLOCKS and is_pattern(self.extract(image)):
+            return A_PATTERN
+        if found.lattice.repeated > 1:
+            once = without_repetition(image)
+            seen = self.ask_network(once) if min(once.shape[:2]) >= self.type.patch else None
+            if not seen or seen.quality is None or seen.compressed < UNDECIDED[1]:
+                return REPEATED
+        return None
 
     def _fused(self, output, image):
         """`fuse` for all patches of an image; none for one that is flat nearly all over."""

@@ -86,6 +86,12 @@ def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:
     return (times, row, column) if times == other else (1, 0, 0)
 
 
+def without_repetition(image: np.ndarray) -> np.ndarray:
+    """An image (h, w, 3) whose pixels are repeated both ways, with each of them once."""
+    times, row, column = pixel_repetition(image)
+    return np.ascontiguousarray(image[row::times, column::times])
+
+
 def decoder_luma(windows: np.ndarray) -> np.ndarray:
     """The decoder's luma of (n, side, side, 3) uint8 BGR windows: (n, side, side) uint8."""
     if not len(windows):
