@@ -1,9 +1,9 @@
 """Pictures that are a pattern: the same patches again and again, of which the network is too sure.
 
 A checkerboard or a halftone of one tone shows it a single texture, seen from a few phases. It takes
-edges that lie 8 px apart for those of JPEG blocks, at every patch alike. Of 130 drawings, photos
-and their edited versions to train on, at least 42 % of the textured patches differ, and of
-checkerboards 25 to 36 %.
+edges that lie 8 px apart for those of JPEG blocks, at every patch alike. Of most checkerboards, and
+gradients along one axis, 1 to 36 % of the textured patches differ, of other drawings and of
+graphics to train on at least 42 % (136 images of few different blocks).
 """
 import numpy as np
 
