@@ -12,7 +12,8 @@ The coefficients of the guess, rounded, are mostly the answer. For the other blo
    Douglas-Rachford iterations z += P_bounds(2 P_lattice(z) - z) - P_lattice(z) nearly always find
    the meeting point in tens of steps, also where a third of the samples is clipped.
 2. Steps of 1 or 2, and pixels near a half, leave several lattice points: single changes by one
-   step, and pairs of the best ones, are tried in the order of what they violate.
+   step, and pairs of the best ones, are tried in the order of what they violate; then, of few
+   blocks, longer chains of them (beam_search.py).
 3. The iterations begin again from other starts.
 4. Where much is unknown, lattice points near the samples in a reduced basis, in which unknown ones
    weigh little (lattice_points.py), with a few weights. Blocks cut by the picture's edge repeat it
@@ -24,6 +25,7 @@ those of lattice_points.py.
 import numpy as np
 
 from classifier.forensics.blocks import BLOCK, DCT2
+from classifier.recovery.beam_search import search_beam
 from classifier.recovery.colours import before_rounding
 from classifier.recovery.cut_blocks import edge_weights
 from classifier.recovery.decoders import decoded, loss
@@ -36,13 +38,15 @@ NEAR = 0.6                # beyond the bounds: worth an exact check
 STARTS, NOISE = 16, 1.0   # of the iterations again, and levels between them
 MOST_AGAIN = 100          # blocks of these
 CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of them
+CHAIN, MOST_CHAINS = 8, 500   # changes in a chain, and blocks
+LEAST_KNOWN = 56          # samples of them
 # Weights of known, clipped and unknown samples.
 WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
            (1, 0.03, 0.03), (1, 0.01, 0.003), (1, 0.1, 0.1))
 OF_CUT = 1, 0.1, 0        # the same of blocks cut by the picture's edge
 POINTS, ATTEMPTS = 128, 4  # tried at a time, and how often
 DITHERS, DITHER = 24, 0.3  # targets tried at a time where nothing repeats, levels
-MOST_BASES = 80           # reduced for one plane: some 30 ms each, with their points
+MOST_BASES = 48           # reduced for one plane: some 15 ms each, with their points
 MOST_SEARCHED = 2000      # blocks, each attempt counted, for which points are looked for there
 MOST_LEFT, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, that is all
 LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
@@ -56,8 +60,8 @@ def is_exact(levels: np.ndarray, table: np.ndarray, low: np.ndarray,
 
 
 def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.ndarray,
-                rounds: int = ROUNDS, bases: int = MOST_BASES,
-                starts: int = STARTS) -> tuple[np.ndarray, np.ndarray]:
+                rounds: int = ROUNDS, bases: int = MOST_BASES, starts: int = STARTS,
+                before: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Levels that give the samples of n blocks, as far as they are found.
 
     Parameters
@@ -70,9 +74,11 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     rounds : int
         Of the first way.
     bases : int
-        That the last way may reduce; 0: the last two ways are not taken.
+        That the last way may reduce; 0: no chains, no other starts and no bases are tried.
     starts : int
         Of the third way; 0: the last one is taken however many blocks are left.
+    before : int array, shape (n, 64), optional
+        Levels that were found with other bounds; blocks keep them where they are exact.
 
     Returns
     -------
@@ -82,9 +88,13 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
     steps, guess = table.astype(np.float32), guess + np.float32(loss())
     levels = np.rint(guess @ DCT2.T / steps).astype(np.int32)
     exact = is_exact(levels, table, low, high)
+    if before is not None:
+        left = np.flatnonzero(~exact)
+        levels[left] = before[left]
+        exact[left] = is_exact(levels[left], table, low[left], high[left])
     possible = (low <= high).all(axis=1)
-    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_again, starts * (bases > 0)),
-                        (_nearest, bases)):
+    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_chain, CHAIN * (bases > 0)),
+                        (_again, starts * (bases > 0)), (_nearest, bases)):
         left = np.flatnonzero(~exact & possible)
         if not len(left) or starts and way in (_again, _nearest) and len(left) > max(
                 MOST_LEFT, HOPELESS * len(levels)):
@@ -142,6 +152,17 @@ def _change(low, high, guess, levels, table, changes):
     return levels, exact
 
 
+def _chain(low, high, guess, levels, table, depth):
+    """Chains of such changes, where most samples are known: levels, and which blocks are exact."""
+    levels, exact = levels.copy(), np.zeros(len(low), bool)
+    at = np.flatnonzero(np.count_nonzero(low == high, axis=1) >= LEAST_KNOWN)[:MOST_CHAINS]
+    found, exact[at] = search_beam(low[at], high[at],
+                                   np.rint(guess[at] @ DCT2.T / table).astype(np.int32), table,
+                                   depth)
+    levels[exact] = found[exact[at]]
+    return levels, exact
+
+
 def _again(low, high, guess, levels, table, starts):
     """The iterations from several starts: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(low), bool)
@@ -172,7 +193,7 @@ def _nearest(low, high, guess, levels, table, most_bases):
             bases += 1
             reduced_basis = reduced(np.concatenate([basis * weights, beyond], axis=1))
             aims = guess[at].copy()
-            for _ in range(ATTEMPTS):
+            for _ in range(ATTEMPTS if masks[mask].any() else 1):
                 searched += len(at)
                 if searched > MOST_SEARCHED:
                     return levels, exact

@@ -1,7 +1,7 @@
 """Cb and Cr block by block, from blocks that are certain into areas that are not (4:2:2, 4:2:0).
 
     fronts = ChromaFronts(image, visible, blocks, luma_table)
-    cb, cr = fronts.solve([cb, cr], wrong)
+    (cb, cr), luma = fronts.solve([cb, cr], luma)
 
 Where a channel is clipped, many pairs of Cb and Cr explain a pixel nearly as well, and those of a
 flat area differ by some steps of both DC and at times of one AC coefficient. The pixels of a block
@@ -23,17 +23,17 @@ from classifier.recovery.chroma_changes import FREE, best_pairs, changes, given_
 from classifier.recovery.colours import luma_bounds, luma_limits
 from classifier.recovery.cut_blocks import repeated_edge
 from classifier.recovery.decoders import decoded
-from classifier.recovery.layout import Layout
+from classifier.recovery.layout import Layout, to_blocks
 from classifier.recovery.upsampling import upsampled
 
 TURNS = 10                # in each, one more ring of neighbours is solved again
-STUCK = 4                 # turns that did not help, one after the other; then that is all
-MOST_SOLVED = 300, 1 / 8   # blocks in all: some 5 ms each; and of all blocks
+STUCK = 2                 # turns that did not help, one after the other; then that is all
+MOST_SOLVED = 200, 1 / 10   # blocks in all: some 5 ms each; and of all blocks
 SPARSE = 16, 100          # pixels of a block by which pairs are chosen, at first and then
 CHOSEN = 32               # pairs that are chosen
 WITH_LUMA, LUMA_ROUNDS = 4, 60   # of which luma is searched, and how long
 LUMA_BASES, CUT_BASES = 8, 2   # that may be reduced to find luma: of all, of cut blocks
-MORE = 32                 # blocks of which one plane is searched, given the other: 0.05 s each
+MORE = 32                 # blocks of which one plane is searched, given the other: 0.02 s each
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,22 @@ class ChromaFronts:
                for unit, half in zip(blocks.unit, blocks.halved)]
         self.own = np.flatnonzero(np.outer(*own))
 
-    def solve(self, levels: list[np.ndarray], wrong: np.ndarray) -> list[np.ndarray]:
+    def solve(self, levels: list[np.ndarray], luma: np.ndarray
+              ) -> tuple[list[np.ndarray], np.ndarray]:
         """Levels of Cb and Cr, (n, 64) each, with which more pixels come out right.
 
-        `wrong` says which do not, bool (m, n).
+        And those of luma, of which some are known, which belong to them.
         """
         levels = [plane.copy() for plane in levels]
-        best, fewest, since, ring = levels, np.inf, 0, 0
+        best, fewest, since, ring = (levels, luma), np.inf, 0, 0
+        wrong, luma = self._wrong(levels, luma, 0)
         left = MOST_SOLVED[0] + int(MOST_SOLVED[1] * len(self.blocks.row))
         for turn in range(TURNS + 1):
             bad = self.blocks.inner_sums(wrong) > 0
             number = np.count_nonzero(bad)
             since = 0 if number < fewest else since + 1
             if number < fewest:
-                best, fewest = [plane.copy() for plane in levels], number
+                best, fewest = ([plane.copy() for plane in levels], luma), number
             if not number or since > STUCK or number > left or turn == TURNS:
                 break
             near = bad | self._near(bad, ring) & self.clipped
@@ -103,7 +105,7 @@ class ChromaFronts:
             left -= np.count_nonzero(near)
             self._sweep(levels, near)
             ring += turn % 2
-            wrong = self._wrong(levels)
+            wrong, luma = self._wrong(levels, luma, LUMA_BASES)
         return best
 
     def _near(self, blocks, ring):
@@ -239,8 +241,11 @@ class ChromaFronts:
                                            BLOCK)
         return own.transpose(0, 1, 3, 2, 4).reshape(len(patches), -1, BLOCK * BLOCK)
 
-    def _wrong(self, levels):
-        """Which pixels these levels do not give: bool (m, n)."""
+    def _wrong(self, levels, luma, bases):
+        """Which pixels these levels do not give, bool (m, n); the levels of luma.
+
+        Without those of blocks without a clipped pixel, whose luma is known whatever the chroma is.
+        """
         height, width = self.image.shape[:2]
         planes = [upsampled(self.blocks.coded(plane), self.blocks.halved)[:height, :width]
                   for plane in levels]
@@ -249,6 +254,8 @@ class ChromaFronts:
         low = np.where(self.visible, bounds.low, 0)
         high = np.where(self.visible, bounds.high, 255)
         box = layout.bounds(bounds._replace(low=low, high=high))
-        _, exact = find_levels(*box, self.luma_table, bases=LUMA_BASES)
-        inexact = np.repeat(~exact[:, None], BLOCK * BLOCK, axis=1)
-        return layout.image(inexact, (height, width)) | (low > high)
+        luma, exact = find_levels(*box, self.luma_table, bases=bases, before=luma)
+        clipped = ((self.image == 0) | (self.image == 255)).any(axis=2) | ~self.visible
+        inexact = ~exact & to_blocks(layout.pad(clipped, constant_values=False)).any(axis=1)
+        inexact = np.repeat(inexact[:, None], BLOCK * BLOCK, axis=1)
+        return layout.image(inexact, (height, width)) | (low > high), luma

@@ -33,7 +33,7 @@ CUT = 0.35, 0.1           # the same of what repeats the picture's edge
 POINTS = 256              # that are tried
 BEYOND = 0.02, 0.006, 0.002, 0.0005   # weights of samples that no pixel shows
 DITHER = 0.3              # levels
-MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 50 ms each
+MOST_MASKS, MOST_BASES = 16, 16           # reduced at a time, some 30 ms each
 
 
 def find_chroma(bounds: Bounds, layout: Layout, halved: tuple[bool, bool],

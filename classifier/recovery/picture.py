@@ -19,6 +19,7 @@ from classifier.recovery.chroma_search import find_chroma
 from classifier.recovery.colour_search import search_colours
 from classifier.recovery.colours import Bounds, chroma_bounds, luma_bounds
 from classifier.recovery.decoders import DEFAULT, Decoder, decoded
+from classifier.recovery.file_ends import goes_beyond
 from classifier.recovery.layout import Layout, to_blocks
 from classifier.recovery.unfiltered import unfiltered_colours
 from classifier.recovery.upsampling import upsampled
@@ -69,9 +70,10 @@ def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0),
     vertical, horizontal = HALVED.get(kind.subsampling, (False, False))
     top, left = (-at % (BLOCK * (1 + half)) for at, half in zip(grid, (vertical, horizontal)))
     size = height + top, width + left
-    if top or left:  # what is upsampled at the right and at the bottom has neighbours there
-        size = [-(-length // (BLOCK * (1 + half))) * BLOCK * (1 + half)
-                for length, half in zip(size, (vertical, horizontal))]
+    if top or left:  # what is upsampled at the right and at the bottom may have neighbours there
+        size = [length + -length % (2 * BLOCK) * (
+                    half and length % 2 == 0 and goes_beyond(np.moveaxis(image, axis, 0)))
+                for axis, (length, half) in enumerate(zip(size, (vertical, horizontal)))]
     layout = Layout(*size, top, left)
     if kind.subsampling == 'gray':
         gray = image[..., 0]
@@ -100,7 +102,8 @@ def _whole_colours(image, kind, layout, thorough):
     luma = layout.bounds(luma_bounds(image, *chroma))
     found, exact = find_levels(*luma, kind.luma_table, bases=bases)
     levels = np.stack([found, *levels])
-    left = np.flatnonzero(~exact)
+    told = to_blocks(layout.pad(known, constant_values=True)).all(axis=1)
+    left = np.flatnonzero(~exact & ~told)
     if thorough and 0 < len(left) <= HOPELESS_COLOURS * len(exact):
         pixels = np.stack([to_blocks(layout.pad(image[..., channel], mode='edge'))[left]
                            for channel in range(3)], axis=2)
@@ -133,13 +136,11 @@ def _halved_colours(image, kind, layout, halved, thorough):
                   for plane in levels]
         return luma_bounds(image, *chroma)
 
-    luma, bases = of_luma(), FIRST_BASES * thorough
-    found, exact = find_levels(*layout.bounds(luma), kind.luma_table, bases=bases)
+    found, exact = find_levels(*layout.bounds(of_luma()), kind.luma_table,
+                               bases=FIRST_BASES * thorough)
     if thorough and 0 < np.count_nonzero(~exact) <= HOPELESS * len(exact):
         fronts = ChromaFronts(np.pad(image, (*around, (0, 0))),
                               np.pad(np.ones(shape, bool), around), blocks, kind.luma_table)
-        inexact = layout.image(np.repeat(~exact[:, None], BLOCK * BLOCK, axis=1), shape)
-        levels = fronts.solve(levels, np.pad(inexact | (luma.low > luma.high), around))
-        luma = of_luma()
-        found, exact = find_levels(*layout.bounds(luma), kind.luma_table)
+        levels, found = fronts.solve(levels, found)
+        found, _ = find_levels(*layout.bounds(of_luma()), kind.luma_table, before=found)
     return [found, *levels], [layout, coded, coded]
