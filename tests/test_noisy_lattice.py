@@ -16,7 +16,7 @@ from classifier.errors import InputError
 from classifier.forensics.lattice import FAST, UNKNOWN, find_quality
 from classifier.forensics.search import find_lattice
 from classifier.predictor import Predictor
-from classifier.recovery.coding import codings
+from classifier.recovery.recover import recover
 from classifier.summary import answer, kind
 
 QUALITIES = 30, 50, 75, 85, 90
@@ -106,7 +106,7 @@ def test_what_is_said_of_them(changed_a_little, tmp_path, photo, capsys):
 def test_a_jpeg_that_no_known_decoder_gives_is_not_recovered(changed_a_little):
     image = images.read_image(changed_a_little)
     with pytest.raises(InputError, match='its decoder is not known here'):
-        next(codings(image, find_lattice(image)))
+        recover(image)
 
 
 def test_the_samples_are_libjpegs():

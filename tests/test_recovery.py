@@ -5,17 +5,23 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from classifier import predict_cls
 from classifier.errors import InputError
 from classifier.images import from_pillow, to_pillow
+from classifier.forensics.search import find_lattice
 from classifier.recovery.block_search import find_levels
+from classifier.recovery.colour_changes import active_levels, change_levels
+from classifier.recovery.colours import to_bgr
 from classifier.recovery.cut_blocks import repeated_edge
+from classifier.recovery.decoders import decoded
 from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
-from classifier.forensics.other_dcts import fast_steps
+from classifier.recovery.parts import explained, ordered, telling_parts
+from classifier.recovery.picture import Kind
 from classifier.recovery.recover import recover, recover_file
 from classifier.forensics.blocks import DCT2
+from classifier.forensics.other_dcts import fast_steps
 from classifier.forensics.tables import standard_tables
 
 pytest.importorskip('jpeglib', reason='has no wheel for this system')
@@ -256,3 +262,83 @@ def test_images_without_a_whole_block_of_chroma_come_back_or_are_refused(photo, 
         assert recover(coded).difference.is_none
     except InputError as error:  # few blocks may leave the quality open
         assert 'qualities' in str(error) or 'lattice' in str(error)
+
+
+def drawing(ground, line, size=(240, 160)):
+    """BGR pixels of text and lines in one colour on another."""
+    image = Image.new('RGB', size, ground)
+    draw, rng = ImageDraw.Draw(image), np.random.default_rng(0)
+    for y in range(10, size[1] - 16, 24):
+        draw.text((int(rng.integers(8, 90)), y), 'A line of text, 0123', fill=line)
+    for _ in range(4):
+        draw.line([tuple(rng.integers(0, 150, 2).tolist()) for _ in range(2)], fill=line, width=2)
+    return from_pillow(image)
+
+
+@pytest.mark.parametrize('quality', (50, 75, 90))
+@pytest.mark.parametrize('kind', ('gray', '4:4:4', '4:2:0'))
+def test_drawings_on_pure_white_come_back_though_no_lattice_tells(quality, kind):
+    image = pixels(jpeg(drawing('white', 'black'), quality, kind))
+    assert not find_lattice(image).qualities
+    found = recover(image)
+    assert found.difference.is_none
+    assert (pixels(found.data) == image).all()
+
+
+@pytest.mark.parametrize('kind', ('4:4:4', '4:2:0'))
+def test_red_on_white_comes_back_though_no_luma_is_known(kind):
+    image = pixels(jpeg(drawing('white', 'red', (160, 112)), 75, kind))
+    found = recover(image)
+    assert found.difference.is_none
+    assert found.picture.kind.subsampling == kind
+
+
+def test_what_is_found_by_trial_is_named(tmp_path, capsys):
+    path = tmp_path / 'drawing.png'
+    cv2.imwrite(str(path), pixels(jpeg(drawing('white', 'black'), 75, 'gray')))
+    assert predict_cls.main([str(path), '--recover', str(tmp_path / 'drawing.jpg')]) == 0
+    assert 'every pixel identical (quality 75, gray), ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('ground', ('white', 'black'))
+def test_a_drawing_that_never_was_a_jpeg_is_refused(ground):
+    with pytest.raises(InputError, match='no quantization lattice'):
+        recover(drawing(ground, 'gray'))
+
+
+def test_a_little_colour_away_from_the_middle_tells_the_subsampling(photo):
+    gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    mixed = np.tile(gray[:256, :256], (2, 2, 1))
+    mixed[:48, :48] = photo[100:148, 100:148]
+    for kind in SAMPLING:
+        image = pixels(jpeg(mixed, 75, kind))
+        assert (telling_parts(image)[0].pixels[:48, :48] == image[:48, :48]).all()
+        found = recover(image)
+        assert found.difference.is_none
+        assert found.picture.kind.subsampling == kind
+
+
+def test_the_right_way_explains_the_telling_parts_and_comes_first(photo):
+    image = pixels(jpeg(photo[:160, :240], 75, '4:2:0'))
+    parts = telling_parts(image)
+    ways = [(Kind(kind, *(standard_tables(chroma)[74] for chroma in (False, True))), (0, 0))
+            for kind in ('4:4:4', '4:2:2', '4:2:0')]
+    assert ordered(parts, ways)[0][0].subsampling == '4:2:0'
+    right, wrong = explained(parts, *ways[2]), explained(parts, *ways[0])
+    assert right.exact > 0.8 * right.tested > 10 * wrong.exact
+
+
+def test_a_block_of_equal_rows_has_8_levels_a_plane_and_is_found_by_changing_them():
+    table = standard_tables()[49]
+    levels = np.zeros((3, 1, 64), np.int32)
+    levels[0, 0, :4], levels[1, 0, :3], levels[2, 0, :3] = (8, -80, 30, 10), (-6, 8, 5), (7, 9, -4)
+    block = to_bgr(*(decoded(part, table) for part in levels))[0]
+    assert ((block == 0) | (block == 255)).any()
+    seen = np.ones(64, bool)
+    assert active_levels(block, seen).tolist() == [True] * 8 + [False] * 56
+    start = levels.copy()
+    start[0, 0, 1] += 2
+    start[1, 0, 2] -= 1
+    found, exact = change_levels(block, seen, start, (table, table, table))
+    assert exact
+    assert (to_bgr(*(decoded(part[None], table) for part in found))[0] == block).all()

@@ -1,49 +1,47 @@
 """How the file behind decoded pixels may have been coded, the likeliest ways first.
 
-    for kind, grid in codings(image, find_lattice(image)):
+    for kind, grid in codings(image, find_lattice(image), telling_parts(image)):
         print(kind.subsampling, kind.luma_table, kind.decoder.name, grid)
 
 Luma tables are those of the lattice's qualities. Where it has none, but a lattice is there, the
 fast inverse DCT may have made it, which changes the steps, or an encoder with tables of its own,
 whose steps are read one by one (own_tables.py). The inverse DCT is the one with which most blocks
 come out bit for bit. Subsampling, upsampling, the chroma's grid and its table are those with which
-most of its pixels come out right (coded_chroma.py), of a part in the middle of the image. None of
-this is proof: the file, decoded, is.
+most of its pixels come out right (coded_chroma.py), of a part in the middle of the image; where
+these do not tell, those that explain the most telling parts (parts.py). None of this is proof: the
+file, decoded, is.
 """
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK, DCT2, evenly_spaced, get_blocks
-from classifier.forensics.lattice import ANY_TABLE, OTHER, UNKNOWN, Lattice, find_quality
+from classifier.forensics.exact_blocks import rounded_right
+from classifier.forensics.lattice import ANY_TABLE, Lattice, find_quality
 from classifier.forensics.tables import NEW_CHROMA, all_qualities, standard_tables
 from classifier.recovery.coded_chroma import fit, whole_blocks
 from classifier.recovery.decoders import DECODERS, Decoder
 from classifier.recovery.own_tables import read_chroma_table, read_luma_table
-from classifier.recovery.picture import HALVED, Kind, Picture, find_picture
+from classifier.recovery.parts import LEAST, Part, explained, ordered
+from classifier.recovery.picture import HALVED, Kind
 
 MOST_QUALITIES = 3        # tried, where several explain the image as well
 PROBE = 256               # px of the middle of an image, in which ways are compared
 LUMA_BLOCKS = 200         # coded again to compare inverse DCTs
 MOST_WAYS, NEARLY = 2, 0.02   # tried with a luma table, and how near to the best they fit
 FITS = 0.98               # share of chroma that comes out right in a whole picture
+TOLD = 0.3                # share of the parts' blocks that a way gives back, to look no further
 SURE = 0.9                # share of exact blocks that leaves no question
+HALF = 0.5                # of the blocks whose levels round right: exact by the pixels' decoder
 LEAST = 0.2               # share of exact blocks with a table that the lattice does not prove
+UNKNOWN_DECODER = ('its decoder is not known here, or its pixels were changed a little after '
+                   'decoding')
 
 
-def picture_of(image: np.ndarray, kind: Kind, grid: tuple[int, int],
-               thorough: bool = True) -> Picture:
-    """`find_picture`, as the decoder of that kind makes pixels."""
-    steps = [kind.decoder.steps(table) for table in (kind.luma_table, kind.chroma_table)]
-    with kind.decoder.at_work():
-        found = find_picture(image, replace(kind, luma_table=steps[0], chroma_table=steps[1]), grid,
-                             thorough)
-    return replace(found, kind=kind)
-
-
-def codings(image: np.ndarray, found: Lattice) -> Iterator[tuple[Kind, tuple[int, int]]]:
+def codings(image: np.ndarray, found: Lattice,
+            parts: Sequence[Part]) -> Iterator[tuple[Kind, tuple[int, int]]]:
     """Ways in which the file may have been coded, the likeliest first, with the block grid.
 
     Parameters
@@ -52,6 +50,8 @@ def codings(image: np.ndarray, found: Lattice) -> Iterator[tuple[Kind, tuple[int
         BGR pixels.
     found : Lattice
         Theirs.
+    parts : sequence of Part
+        Theirs, as `telling_parts` returns them.
 
     Raises
     ------
@@ -70,6 +70,11 @@ def codings(image: np.ndarray, found: Lattice) -> Iterator[tuple[Kind, tuple[int
         # An image whose blocks begin in its corner is nearly always a whole picture.
         choices = _ordered(part, [(kind, at) for kind in kinds
                                   for at in (_grids(kind, grid) if any(grid) else [grid])])
+        if choices[0][0] < FITS or len(kinds) > 1:  # too little colour there, maybe
+            best, some = _explaining(parts, kinds, grid)
+            if some.exact >= max(LEAST, TOLD * some.tested):
+                yield from best[:MOST_WAYS]
+                continue
         if not choices[0][0]:  # no block tells its chroma whole
             yield from sorted(((kind, at) for kind in kinds[:len(HALVED)]
                                for at in (_grids(kind, grid) if any(grid) else [grid])),
@@ -85,6 +90,19 @@ def codings(image: np.ndarray, found: Lattice) -> Iterator[tuple[Kind, tuple[int
                     if share > choices[0][0] - NEARLY)
 
 
+def _explaining(parts, kinds, grid):
+    """Ways that explain the parts best, and what the first one does.
+
+    Decoders other than the default are tried where that leaves blocks unexplained.
+    """
+    for count in (len(HALVED), len(kinds)):
+        best = ordered(parts, [(kind, grid) for kind in kinds[:count]])
+        some = explained(parts, *best[0])
+        if some.exact >= SURE * some.tested:
+            break
+    return best, some
+
+
 def _ordered(part, choices):
     """Shares of chroma that come out right, kinds and grids, from the best on."""
     found = [(fit(part, *choice), *choice) for choice in choices]
@@ -94,7 +112,7 @@ def _ordered(part, choices):
 def _tables(image, found):
     """Lattices with a luma table, chroma tables where they belong to them, and the inverse DCT."""
     luma, chroma = standard_tables(), standard_tables(chroma=True)
-    changed = found.tone or found.decoder in (OTHER, UNKNOWN) or found.region_x is not None
+    changed = found.tone or found.region_x is not None
     if changed or found.lifted or not found.qualities:
         whole = find_quality(image) if changed else found
         samples = _samples(image, whole)
@@ -111,14 +129,18 @@ def _tables(image, found):
         if share >= (LEAST if found.region_x is None else SURE):
             yield replace(whole, subsampling=None) if way[2] != 'accurate' else whole, *way
             return
-    _refuse(found)
+    refuse(found)
     samples = _samples(image, found)
     for quality in sorted(found.qualities,
                           key=lambda quality: quality != found.quality)[:MOST_QUALITIES]:
         of_chroma = found.chroma_quality if quality == found.quality else None
-        dct = (found.decoder or 'accurate' if found.exact_blocks >= SURE * found.tested_blocks else
-               _likeliest(samples, luma[quality - 1]))
-        yield found, luma[quality - 1], chroma[(of_chroma or quality) - 1], dct
+        table = luma[quality - 1]
+        dct = ('accurate' if not found.decoder
+               and found.exact_blocks >= SURE * found.tested_blocks else _likeliest(samples, table))
+        if (len(samples) == LUMA_BLOCKS
+                and _exact(samples, table, dct) < HALF * rounded_right(table)):
+            raise InputError(UNKNOWN_DECODER)
+        yield found, table, chroma[(of_chroma or quality) - 1], dct
 
 
 def _samples(image, found):
@@ -127,16 +149,14 @@ def _samples(image, found):
     return samples[evenly_spaced(len(samples), LUMA_BLOCKS)]
 
 
-def _refuse(found):
-    """InputError for a lattice that tells no file."""
+def refuse(found: Lattice) -> None:
+    """Raise InputError for a lattice that tells no file."""
     if not found.qualities:
         raise InputError('no quantization lattice is left in its pixels: they were changed after '
                          "decoding, or never were a JPEG's")
     for wrong, reason in (
             (found.region_x is not None, 'only a part of it was a JPEG; cut that part out first'),
             (found.tone, 'its tones were changed after decoding'),
-            (found.decoder in (OTHER, UNKNOWN), 'its decoder is not known here, or its pixels were '
-             'changed a little after decoding'),
             (found.qualities and found.quality is None,
              'its pixels leave too many qualities possible'),
             (found.repeated > 1, 'each pixel is repeated: it was enlarged; reduce it first'),

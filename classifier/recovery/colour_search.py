@@ -6,15 +6,17 @@ As in block_search.py, Douglas-Rachford iterations look for a point of the latti
 coefficients, whose pixels are as they should be: known Y, Cb and Cr where no channel is clipped,
 else B, G and R at their value or beyond the bound. Where the chroma allows the pixels, the luma is
 searched by itself. Then the DC of Cb and Cr are moved by a few steps, in flat blocks the only
-coefficients there are; the iterations are begun elsewhere; and at last, for a few blocks, nearest
-planes are taken in a reduced basis of all 192 coefficients (lattice_points.py).
+coefficients there are; the iterations are begun elsewhere; and at last, for a few blocks, single
+levels are changed (colour_changes.py), and nearest planes are taken in a reduced basis of all 192
+coefficients (lattice_points.py). Equal blocks are searched once.
 """
 import itertools
 
 import numpy as np
 
-from classifier.forensics.blocks import DCT2
+from classifier.forensics.blocks import DCT2, evenly_spaced
 from classifier.recovery.block_search import MOST_BASES, find_levels
+from classifier.recovery.colour_changes import active_levels, change_levels
 from classifier.recovery.colours import TO_BGR, chroma_shifts, luma_bounds, to_bgr
 from classifier.recovery.cut_blocks import edge_weights
 from classifier.recovery.decoders import decoded
@@ -30,8 +32,12 @@ NOISE, SLACK_RANGE = 4.0, (0.2, 1.0)   # levels
 OF_CHANNEL, WEIGHTS = 0.7, ((0.05, 0.02), (0.2, 0.02), (0.2, 0.1), (0.02, 0.005))
 OF_CUT = ((0.05, 0), (0.2, 0))
 DITHERS, DITHER, ATTEMPTS, WITH_LUMA = 32, 0.3, 3, 6
-MOST_NEAREST = 8          # blocks; where more are left, that is not done: some 0.5 s a basis
-SHIFT = 4                 # steps by which the chroma's DC is moved at last
+MOST_CHANGED = 12         # blocks of which single levels are changed, some 0.2 s each
+SAMPLE, HOPEFUL = 150, 0.5   # blocks that are searched first, and share found to search the others
+MOST_NEAREST = 12         # bases reduced, some 0.2 s each; where more blocks are left, none is
+MOST_EVEN = 60            # blocks with even rows or columns: some 20 ms a basis
+SHIFT, THOROUGH = 4, 9    # steps by which the chroma's DC is moved at last; luma well searched for
+                          # the first of these
 SWEEPS = 2                # over the three channels, to meet all of their bounds
 
 
@@ -57,6 +63,20 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
     levels : int32 array, shape (3, n, 64)
     exact : bool array, shape (n,)
     """
+    same = np.concatenate([pixels.reshape(len(pixels), -1), visible], axis=1)
+    _, first, which = np.unique(same, axis=0, return_index=True, return_inverse=True)
+    found, good = levels[:, first], np.zeros(len(first), bool)
+    some = evenly_spaced(len(first), SAMPLE)
+    for at in (some, np.setdiff1d(np.arange(len(first)), some)):
+        if len(at) and (at is some or good[some].mean() >= HOPEFUL):
+            own = first[at]
+            found[:, at], good[at] = _search(pixels[own], visible[own], known[own], planes[:, own],
+                                             levels[:, own], tables)
+    return found[:, which.ravel()], good[which.ravel()]
+
+
+def _search(pixels, visible, known, planes, levels, tables):
+    """As `search_colours`, of different blocks."""
     levels, exact = _shift(pixels, visible, levels, tables, thorough=False)
     for slack in SLACKS:
         left = np.flatnonzero(~exact)
@@ -67,7 +87,10 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
     if len(left):
         levels[:, left], exact[left] = _shift(pixels[left], visible[left], levels[:, left], tables,
                                               thorough=len(left) <= FEW)
-    left = np.flatnonzero(~exact)[:MOST_AGAIN]
+    left = np.flatnonzero(~exact)
+    even = np.zeros(len(exact), bool)
+    even[left] = [not active_levels(pixels[block], visible[block]).all() for block in left]
+    left = np.concatenate([left[even[left]][:MOST_EVEN], left[~even[left]][:MOST_AGAIN]])
     if len(left):
         again = np.tile(left, STARTS)
         rng = np.random.default_rng(0)
@@ -76,15 +99,30 @@ def search_colours(pixels: np.ndarray, visible: np.ndarray, known: np.ndarray, p
         found, good = _iterate(pixels[again], visible[again], known[again], planes[:, again],
                                tables, slack, starts)
         levels[:, again[good]], exact[again[good]] = found[:, good], True
+    tried = left[~exact[left] & visible[left].all(axis=1)]
+    for block in [*tried[even[tried]], *tried[~even[tried]][:MOST_CHANGED]]:
+        starts = np.concatenate([levels[:, block][:, None], found[:, again == block]], axis=1)
+        levels[:, block], exact[block] = change_levels(pixels[block], visible[block], starts,
+                                                       tables)
     rng, left = np.random.default_rng(0), np.flatnonzero(~exact)
-    for block in left if len(left) <= MOST_NEAREST else ():
-        levels[:, block], exact[block] = _nearest(
-            pixels[block], visible[block], known[block], planes[:, block], tables, rng)
+    odd = left[~even[left]]
+    odd = odd if len(odd) <= MOST_NEAREST else odd[:0]
+    for block in [*left[even[left]], *odd]:
+        near, exact[block] = _nearest(
+            pixels[block], visible[block], known[block], planes[:, block], tables, rng,
+            MOST_NEAREST // max(1, len(odd)) if block in odd else MOST_NEAREST)
+        levels[:, block] = near
+        if not exact[block] and visible[block].all():
+            levels[:, block], exact[block] = change_levels(
+                pixels[block], visible[block], near[:, None], tables)
     return levels, exact
 
 
-def _nearest(pixels, visible, known, planes, tables, rng):
-    """Nearest planes for one block: its levels (3, 64), and whether they are exact."""
+def _nearest(pixels, visible, known, planes, tables, rng, bases):
+    """Nearest planes for one block: its levels (3, 64), and whether they are exact.
+
+    At most so many bases are reduced.
+    """
     sure, seen = known[:, None], visible[:, None]
     clipped = (pixels == 0) | (pixels == 255)
     # a known pixel counts as Y, Cb and Cr, any other as B, G and R: of each, how much of the planes
@@ -92,24 +130,25 @@ def _nearest(pixels, visible, known, planes, tables, rng):
     values = np.where(sure, planes.T, np.where(seen, pixels - 128.0, planes.T @ TO_BGR.T))
     least = np.where(seen & (pixels > 0), pixels - 128.0, -np.inf)
     most = np.where(seen & (pixels < 255), pixels - 128.0, np.inf)
-    steps = np.stack(tables)
+    steps, active = np.stack(tables), np.tile(active_levels(pixels, visible), 3)
     basis = (steps[:, :, None, None] * DCT2[None, :, :, None]
              * of_planes.transpose(2, 0, 1)[:, None]).reshape(3 * 64, -1)
     best, fewest = np.zeros((3, 64), np.int32), np.inf
     of_cut = [_of_planes(edges) for edges in zip(*(edge_weights(~visible, t) for t in tables))]
     ways = [*itertools.product(OF_CUT, of_cut), *itertools.product(WEIGHTS, [None])]
-    for (of_clipped, of_unseen), beyond in ways:
+    for (of_clipped, of_unseen), beyond in ways[:bases]:
         weights = np.where(seen, np.where(sure, 1.0, np.where(clipped, of_clipped, OF_CHANNEL)),
                            of_unseen).ravel()
-        weighted = basis * weights
+        weighted = basis[active] * weights
         if beyond is not None:
-            weighted = np.concatenate([weighted, beyond], axis=1)
+            weighted = np.concatenate([weighted, beyond[active]], axis=1)
         reduced_basis, aims = reduced(weighted), values
         for _ in range(ATTEMPTS):
             targets = dithered(aims.ravel(), DITHERS, DITHER, rng) * weights
             targets = np.pad(targets, ((0, 0), (0, weighted.shape[1] - targets.shape[1])))
-            near = nearest_plane(*reduced_basis, targets).reshape(-1, 3, 64)
-            near = near.transpose(1, 0, 2).astype(np.int32)
+            near = np.zeros((DITHERS, 3 * 64), np.int32)
+            near[:, active] = nearest_plane(*reduced_basis, targets)
+            near = near.reshape(-1, 3, 64).transpose(1, 0, 2)
             tried = to_bgr(*(decoded(part, table) for part, table in zip(near, tables)))
             off = ((tried != pixels).any(axis=2) & visible).sum(axis=1)
             first = off.argsort()[:WITH_LUMA]
@@ -161,12 +200,13 @@ def _iterate(pixels, visible, known, planes, tables, slack, starts=None):
 def _shift(pixels, visible, levels, tables, thorough):
     """The DC of the chroma moved: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(pixels), bool)
-    for cb, cr in chroma_shifts(SHIFT):
+    for turn, (cb, cr) in enumerate(chroma_shifts(SHIFT)):
         left = np.flatnonzero(~exact)
         tried = levels[:, left]
         tried[1, :, 0] += cb
         tried[2, :, 0] += cr
-        found, good = _with_luma(pixels[left], visible[left], tried, tables, thorough)
+        found, good = _with_luma(pixels[left], visible[left], tried, tables,
+                                 thorough and turn < THOROUGH)
         levels[:, left[good]], exact[left[good]] = found[:, good], True
         if exact.all():
             break

@@ -7,7 +7,7 @@ Chroma comes first, as the pixels tell it where no channel is clipped; then luma
 with the chroma known; then, where that fails, chroma again, by the luma that it leaves. Nothing
 here claims that the file decodes to the image: check.py decodes it.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,16 @@ class Picture:
     top: int
     left: int
     levels: tuple[np.ndarray, ...]   # of Y or of Y, Cb, Cr: (rows, columns, 8, 8) int32
+
+
+def picture_of(image: np.ndarray, kind: Kind, grid: tuple[int, int],
+               thorough: bool = True) -> Picture:
+    """`find_picture`, with pixels as the decoder of that kind makes them."""
+    steps = [kind.decoder.steps(table) for table in (kind.luma_table, kind.chroma_table)]
+    with kind.decoder.at_work():
+        found = find_picture(image, replace(kind, luma_table=steps[0], chroma_table=steps[1]), grid,
+                             thorough)
+    return replace(found, kind=kind)
 
 
 def find_picture(image: np.ndarray, kind: Kind, grid: tuple[int, int] = (0, 0),

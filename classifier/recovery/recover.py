@@ -3,10 +3,12 @@
     said = recover_file(Path('photo.png'), Path('photo.jpg'))
     print(said.text)      # recovered photo.jpg, every pixel identical, 38,214 bytes in place of ...
 
-coding.py says how the file may have been coded; the likeliest ways are tried in turn. A file is
-called identical when the pixels that Pillow and OpenCV decode from its very bytes are, all of them,
-those of the image. If only another decoder gives these pixels, it is named.
+coding.py says how the file may have been coded, or, where the lattice is silent, trial.py; the
+likeliest ways are tried in turn. A file is called identical when the pixels that Pillow and OpenCV
+decode from its very bytes are, all of them, those of the image. If only another decoder gives these
+pixels, it is named.
 """
+import contextlib
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,19 +18,23 @@ import numpy as np
 from classifier.errors import InputError
 from classifier.files import whole_file
 from classifier.forensics.lattice import Lattice
+from classifier.forensics.scores import FEW_LUMA
 from classifier.forensics.search import find_lattice
+from classifier.forensics.tables import nearest_quality
 from classifier.images import MAX_JPEG_SIDE, MAX_PIXELS, read_image
 from classifier.recovery.check import Difference, compare
-from classifier.recovery.coding import codings, picture_of
+from classifier.recovery.coding import codings, refuse
 from classifier.recovery.decoders import DECODERS, DEFAULT
 from classifier.recovery.jpeg_file import jpeg_bytes
 from classifier.recovery.metadata import segments
-from classifier.recovery.picture import HALVED, Picture
+from classifier.recovery.parts import explained, ordered, telling_parts
+from classifier.recovery.picture import HALVED, Picture, picture_of
+from classifier.recovery.trial import tried_codings
 
 MOST_TRIED = 8            # ways to code an image
 FOR_THE_COMMAND_LINE = ' (--allow_difference writes it all the same)'
-NEARLY = 1.2              # times as many differing pixels as the best way's: looked at closely
-RIGHT = 0.02              # share of pixels that may differ where the way to code it was right
+RIGHT, LIKELY = 0.02, 0.1   # share of pixels that may differ where the way to code it was right,
+                          # and where it was found by trial
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Recovered:
     difference: Difference   # as the decoder that the pixels come from decodes it
     by_default: Difference   # as libjpeg-turbo does with its defaults
     decoder: str             # its name; empty for libjpeg-turbo with its defaults
+    tried: str = ''          # quality and subsampling, where these were found by trial
 
     @property
     def is_larger(self) -> bool:
@@ -76,37 +83,62 @@ def recover(image: np.ndarray, metadata: list[tuple[int, bytes]] = (),
     """
     if max(image.shape[:2]) > MAX_JPEG_SIDE:
         raise InputError('is larger than a JPEG file can be')
-    found, best = found or find_lattice(image), None
-    for kind, grid in _ordered(image, list(itertools.islice(codings(image, found), MOST_TRIED))):
-        now = _compared(image, kind, grid, metadata)
+    found, parts = found or find_lattice(image), telling_parts(image)
+    pixels = image.shape[0] * image.shape[1]
+    tried = tried_codings(image, parts) if _is_silent(found) else []
+    with contextlib.suppress(InputError):
+        best = _best(image, tried, metadata, 0)
+        if best and best.difference.pixels < LIKELY * pixels:
+            kind = best.picture.kind
+            quality, _ = nearest_quality(kind.luma_table)
+            return replace(best, tried=f'quality {quality}, {kind.subsampling}')
+    return _best(image, ordered(parts, _told(image, found, parts)), metadata,
+                 0 if found.is_tie else RIGHT * pixels)
+
+
+def _best(image, ways, metadata, enough):
+    """The best `Recovered` of several ways, up to one with that few differing pixels; or None.
+
+    InputError if none makes a file.
+    """
+    best = reason = None
+    for kind, grid in ways:
+        try:
+            now = _compared(image, kind, grid, metadata)
+        except InputError as error:
+            reason = error
+            continue
         if best is None or now.difference.pixels < best.difference.pixels:
             best = now
-        few = best.difference.pixels < RIGHT * image.shape[0] * image.shape[1]
-        if best.difference.is_none or few and not found.is_tie:
+        if best.difference.pixels <= enough:
             break
+    if best is None and reason:
+        raise reason
     return best
 
 
-def _ordered(image, ways):
-    """Of several ways to code an image those that come near it by a short search, the best first.
+def _told(image, found, parts):
+    """The likeliest ways to code an image, by its lattice.
+
+    Of a table of its own, read from few blocks, those that explain the parts.
     """
-    if len(ways) < 2:
-        return ways
-    off = [_off(image, *way) for way in ways]
-    return [ways[i] for i in np.argsort(off, kind='stable') if off[i] <= NEARLY * min(off)]
+    ways = list(itertools.islice(codings(image, found, parts), MOST_TRIED))
+    if _is_silent(found) and not found.qualities:
+        ways = [way for way in ways if explained(parts, *way).tells]
+        if not ways:
+            refuse(found)
+    return ways
 
 
-def _off(image, kind, grid):
-    """How many pixels differ after a short search; all of them if there is no such file."""
-    try:
-        return _compared(image, kind, grid, thorough=False).difference.pixels
-    except InputError:
-        return image.shape[0] * image.shape[1]
+def _is_silent(found):
+    """Whether a lattice tells nothing of the whole image, and that for want of blocks."""
+    tells = found.quality and found.region_x is None and not found.tone
+    return not tells and found.blocks <= FEW_LUMA and found.repeated == 1 and not found.turned
 
 
-def _compared(image, kind, grid, metadata=(), thorough=True):
+def _compared(image, kind, grid, metadata):
     """A `Recovered` file."""
-    picture = picture_of(image, kind, grid, thorough)
+    picture = picture_of(image, kind, grid)
     data = jpeg_bytes(picture, metadata)
     by_default = compare(data, picture, image, DEFAULT)
     found = Recovered(data, picture, by_default, by_default, '')
@@ -165,6 +197,8 @@ def recover_file(path: Path, out: Path, allow_difference: bool = False,
     said = 'every pixel identical' if got.difference.is_none else str(got.difference)
     if got.decoder:
         said += f" when decoded by {got.decoder} (by libjpeg-turbo's defaults, {got.by_default})"
+    if got.tried:
+        said += f' ({got.tried})'
     if got.is_larger:
         said += (f', at row {got.picture.top}, column {got.picture.left} of its '
                  f'{got.picture.width}x{got.picture.height} pixels, as the image is a crop')
