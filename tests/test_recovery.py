@@ -2,6 +2,8 @@
 import csv
 import io
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -84,6 +86,13 @@ def test_a_crop_lies_within_the_picture_of_its_file(photo):
     found = recover(image)
     assert found.outcome == 'identical at (3, 5)'
     assert (pixels(found.data)[3:128, 5:160] == image).all()
+
+
+@pytest.mark.parametrize('kind', ['4:2:0', '4:2:2'])
+def test_of_a_crop_the_grid_of_halved_chroma_is_found_with_the_subsampling(photo, kind):
+    image = np.ascontiguousarray(pixels(jpeg(photo[:176, :208], 75, kind))[3:, 5:])
+    found = recover(image, found=replace(find_lattice(image), subsampling=None))
+    assert found.picture.kind.subsampling == kind and found.difference.is_none
 
 
 def test_one_changed_pixel_is_refused(hidden, tmp_path):

@@ -28,7 +28,7 @@ from classifier.recovery.upsampling import upsampled
 
 TURNS = 10                # in each, one more ring of neighbours is solved again
 STUCK = 2                 # turns that did not help, one after the other; then that is all
-MOST_SOLVED = 200, 1 / 10   # blocks in all: some 5 ms each; and of all blocks
+MOST_SOLVED = 100, 1 / 16   # blocks in all: some 5 ms each; and of all blocks
 SPARSE = 16, 100          # pixels of a block by which pairs are chosen, at first and then
 CHOSEN = 32               # pairs that are chosen
 WITH_LUMA, LUMA_ROUNDS = 4, 60   # of which luma is searched, and how long

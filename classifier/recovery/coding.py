@@ -67,17 +67,14 @@ def codings(image: np.ndarray, found: Lattice,
         grid = found.grid_dy, found.grid_dx
         kinds = [Kind(subsampling, luma, chroma, decoder)
                  for subsampling, decoder in _ways(image, found, dct)]
-        # An image whose blocks begin in its corner is nearly always a whole picture.
-        choices = _ordered(part, [(kind, at) for kind in kinds
-                                  for at in (_grids(kind, grid) if any(grid) else [grid])])
+        choices = _ordered(part, _with_grids(kinds, grid))
         if choices[0][0] < FITS or len(kinds) > 1:  # too little colour there, maybe
             best, some = _explaining(parts, kinds, grid)
             if some.exact >= max(LEAST, TOLD * some.tested):
                 yield from best[:MOST_WAYS]
                 continue
         if not choices[0][0]:  # no block tells its chroma whole
-            yield from sorted(((kind, at) for kind in kinds[:len(HALVED)]
-                               for at in (_grids(kind, grid) if any(grid) else [grid])),
+            yield from sorted(_with_grids(kinds[:len(HALVED)], grid),
                               key=lambda way: way[1] != grid)
             continue
         if choices[0][0] < FITS:
@@ -96,7 +93,7 @@ def _explaining(parts, kinds, grid):
     Decoders other than the default are tried where that leaves blocks unexplained.
     """
     for count in (len(HALVED), len(kinds)):
-        best = ordered(parts, [(kind, grid) for kind in kinds[:count]])
+        best = ordered(parts, _with_grids(kinds[:count], grid))
         some = explained(parts, *best[0])
         if some.exact >= SURE * some.tested:
             break
@@ -199,6 +196,12 @@ def _grids(kind, grid):
     halved = HALVED.get(kind.subsampling, (False, False))
     rows, columns = ([at, at + BLOCK] if half else [at] for at, half in zip(grid, halved))
     return [(dy, dx) for dy in rows for dx in columns]
+
+
+def _with_grids(kinds, grid):
+    """Kinds with each of their grids; of an image that begins with a block, as a whole one does,
+    with that alone."""
+    return [(kind, at) for kind in kinds for at in (_grids(kind, grid) if any(grid) else [grid])]
 
 
 def _chroma_tables(image, found, kind, grid):
