@@ -1,7 +1,6 @@
 """The JPEG file behind decoded pixels: identical, or refused."""
 import csv
 import io
-
 from dataclasses import replace
 
 import cv2
