@@ -49,7 +49,7 @@ def quiet(wait: bool = True) -> Iterator[bool]:
     kept = sink = None
     try:
         if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '3':
-            with contextlib.suppress(OSError, AttributeError):  # a closed descriptor 2, no stderr
+            with contextlib.suppress(OSError, AttributeError, ValueError):  # closed, or no stderr
                 sys.stderr.flush()
                 kept = os.dup(2)
         if kept is None:
