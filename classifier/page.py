@@ -14,6 +14,7 @@ from pathlib import Path
 from classifier.cli import printable
 from classifier.conclusion import span
 from classifier.errors import InputError
+from classifier.forensics.lattice import OTHER, UNKNOWN
 from classifier.report import FIELDS, REFINED_FIELDS, Report
 from classifier.summary import Summary, as_text, kind, rounded
 
@@ -22,7 +23,8 @@ TYPES = ('number', 'str', 'str', *4 * ('number',))  # of the columns, to sort by
 _KINDS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.jfif': 'JPEG', '.png': 'PNG',
           '.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF', '.webp': 'WebP', '.gif': 'GIF',
           '.avif': 'AVIF'}
-_PROOF = re.compile(r'; [\d,]+ of [\d,]+ blocks are bit-exact| \([^()]*bit-exact\)')
+_PROOF = re.compile(r'; [\d,]+ of [\d,]+ blocks are (bit-exact|exact within rounding)|'
+                    r' \([^()]*bit-exact\)')
 # How it was coded, and what was done to it since, which is kept.
 _STRUCTURE = re.compile(r' \([^()]*block grid at \(\d, \d\)(, [^()]*)?\)')
 _INTERVAL = re.compile(r' \((\d+) to (\d+)\)')
@@ -135,15 +137,17 @@ def _of_pixels(row: dict) -> list[Fact]:
     exact = row['exact_blocks']
     found = [Fact(
         'Exact blocks', f'{exact:,} of {row["tested_blocks"]:,}' if exact else 'none',
-        'Compressed again in the same way, so many 8x8 blocks come out bit for bit as they are: '
-        'a proof.',
+        'Compressed again in the same way, so many 8x8 blocks come out '
+        f'{"within rounding" if row["decoder"] == OTHER else "bit for bit"} as they are: a proof.',
         'Pixels that were resized or filtered have none; then the quality is '
         'estimated.')]
     low, high, answer = row['quality_low'], row['quality_high'], kind(row)
     value = 'none' if low is None else span(low, high)
     if row['method'] == 'lattice':
-        found.append(Fact('Quality', value, 'All qualities (1 to 100, as libjpeg counts them) that '
-                          'these pixels can come from.',
+        whose = ('whose table these pixels lie around: an estimate.' if row['decoder'] == UNKNOWN
+                 else 'that these pixels can come from.')
+        found.append(Fact('Quality', value,
+                          f'All qualities (1 to 100, as libjpeg counts them) {whose}',
                           'Of tables that are not libjpeg\'s it is the nearest quality.'))
     else:
         value += ', if it was a JPEG' if answer == 'never JPEG' else ''

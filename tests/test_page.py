@@ -47,6 +47,11 @@ def said(conclusion, name='one.png'):
 @pytest.mark.parametrize('conclusion, expected', [
     ('was a JPEG of quality 75, exactly (4:2:0, block grid at (5, 3))' + PROOF,
      'This PNG was a JPEG of quality 75, exactly.'),
+    ('was a JPEG of quality 75, exactly (block grid at (0, 0), decoded by another inverse DCT than '
+     "libjpeg's)" + PROOF.replace('bit-exact', 'exact within rounding'),
+     "This PNG was a JPEG of quality 75, exactly, decoded by another inverse DCT than libjpeg's."),
+    ('was a JPEG of quality 75 (block grid at (0, 0)); its pixels were changed a little since',
+     'This PNG was a JPEG of quality 75; its pixels were changed a little since.'),
     ('was a JPEG of quality 98 to 100 (gray, block grid at (0, 0), then turned by 90 degrees)'
      + PROOF, 'This PNG was a JPEG of quality 98 to 100, then turned by 90 degrees.'),
     ('was a JPEG of quality 90, exactly (4:2:0, chroma of quality 80, block grid at (0, 0))' + PROOF
@@ -113,6 +118,24 @@ def test_what_is_not_proved_is_never_certain():
     for compressed, value in ((0.9999, 'over 99 %'), (0.0001, 'under 1 %'), (0.7, '70 %')):
         found = {fact.label: fact.value for fact in facts(Report(row | {'compressed': compressed}))}
         assert found['Ever JPEG'] == value
+
+
+def test_only_blocks_that_are_bit_exact_are_called_so_and_a_lattice_under_noise_is_no_proof():
+    row = dict.fromkeys(FIELDS + REFINED_FIELDS) | {
+        'method': 'lattice', 'verdict': 'no header', 'quality': 75.0, 'quality_low': 75,
+        'quality_high': 75, 'compressed': 1.0, 'refined': 75, 'exact_blocks': 900,
+        'tested_blocks': 1000, 'grid_dy': 0, 'grid_dx': 0, 'repeated': 1}
+    accurate, other, unknown = (
+        {fact.label: fact for fact in facts(Report(row | {'decoder': name} | more))}
+        for name, more in ((None, {}), ('other', {}),
+                           ('unknown', {'exact_blocks': 0, 'tested_blocks': 0})))
+    assert 'bit for bit' in accurate['Exact blocks'].meaning
+    assert 'bit for bit' not in other['Exact blocks'].meaning
+    assert other['Exact blocks'].value == '900 of 1,000'
+    assert unknown['Exact blocks'].value == 'none' and 'estimate' in unknown['Quality'].meaning
+    assert 'estimate' not in other['Quality'].meaning
+    assert accurate['Earlier save'].value == 'none found'
+    assert other['Earlier save'].value == unknown['Earlier save'].value == 'not looked for'
 
 
 def test_a_card_takes_no_html_from_names_and_has_every_field(pictures):
