@@ -44,14 +44,15 @@ def keywords(report: Report) -> list[str]:
     -------
     list of str
         First the quality: 'JPEG quality 75' if it is exact ('... in a part' of the image), 'JPEG
-        quality near 82' of a table that is not libjpeg's, 'JPEG quality about 66', 'no sign of
-        JPEG' or 'JPEG quality unknown'; then 'recompressed' where an earlier save was found, and
-        'JPEG header contradicted'.
+        quality near 82' of a table that is not libjpeg's, 'JPEG quality about 66' of an estimate,
+        'no sign of JPEG' or 'JPEG quality unknown'; then 'recompressed' where an earlier save was
+        found, and 'JPEG header contradicted'.
     """
     row = report.row
     if row['method'] == 'lattice' and row['refined'] is not None:
         part = '' if row.get('region_x') is None else ' in a part'
-        found = [f'JPEG quality {span(row["quality_low"], row["quality_high"])}{part}']
+        about = 'about ' if kind(row) == 'estimated' else ''
+        found = [f'JPEG quality {about}{span(row["quality_low"], row["quality_high"])}{part}']
     elif row['method'] == 'lattice' or row.get('table_quality') is not None:
         found = [f'JPEG quality near {row.get("table_quality") or row["quality"]:.0f}']
     elif row['method'] == 'none':

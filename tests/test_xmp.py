@@ -50,6 +50,8 @@ def read(data):
     (EXACT | {'refined': None}, ['JPEG quality near 75']),
     (EXACT | {'earlier_quality': 60}, ['JPEG quality 75', 'recompressed']),
     (EXACT | {'region_x': 40}, ['JPEG quality 75 in a part']),
+    (EXACT | {'decoder': 'other'}, ['JPEG quality 75']),
+    (EXACT | {'decoder': 'unknown'}, ['JPEG quality about 75']),
     (ABOUT, ['JPEG quality about 66']),
     (ABOUT | {'compressed': None}, ['JPEG quality about 66']),
     (ABOUT | {'verdict': 'contradiction'}, ['JPEG quality about 66', 'JPEG header contradicted']),
