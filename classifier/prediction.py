@@ -35,7 +35,8 @@ class Prediction:
     nearest : int or None
         Where the pixels prove a header's table that is not libjpeg's: the nearest quality, 1..100.
     codec : str or None
-        'WebP' or 'AVIF', where its decoder is proved to have made the pixels.
+        'WebP' or 'AVIF', where its decoder is proved to have made the pixels; looked for only
+        where the network answers.
     header : forensics.header.JpegHeader or None
         Of the JPEG file that the pixels come from, where that is known.
     earlier : forensics.recompression.Earlier or None

@@ -97,7 +97,8 @@ class Lattice:
     blocks: int              # luma blocks used
     subsampling: str | None = None   # '4:4:4', '4:2:2', '4:2:0', 'gray'; None: not sure
     chroma_quality: int | None = None  # of the chroma table; None: not sure
-    exact_blocks: int = 0    # of the tested luma blocks, those that `quality` gives bit for bit
+    exact_blocks: int = 0    # of the tested luma blocks, those that `quality` gives bit for bit;
+                             # within rounding if `decoder` is OTHER
     tested_blocks: int = 0   # different ones, neither flat nor clipped
     from_header: bool = False  # whether the header's table was given and is proved
     lifted: bool = False     # whether the brightness was changed since, and DC is left out

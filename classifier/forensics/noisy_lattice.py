@@ -79,7 +79,7 @@ def find_noisy(image: np.ndarray) -> Lattice | None:
     if np.ptp(qualities) > MAX_SPAN:
         return None
     rest = behind[behind > APART]
-    return Lattice(quality, tuple(qualities.tolist()), dy, dx, float(rest.min(initial=np.inf)),
+    return Lattice(quality, tuple(qualities.tolist()), dy, dx, float(rest.min()),
                    evidence, 0.0, len(blocks.luma), decoder=UNKNOWN)
 
 

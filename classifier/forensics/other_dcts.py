@@ -73,7 +73,7 @@ def _pass(rows, times):
 
 
 def fast_steps(table: np.ndarray) -> np.ndarray:
-    """The steps that the fast inverse DCT makes of a table's: (64,) float64.
+    """The steps that the fast inverse DCT makes of a table's or of several, int (..., 64): float64.
 
     NO_STEP where it makes nothing of a coefficient, whatever its level.
     """

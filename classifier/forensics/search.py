@@ -1,5 +1,5 @@
 """The lattice of an image, wherever it is: in all of it, whatever decoded it, under changed tones,
-or in a part.
+in a part, or under noise.
 
     from classifier.forensics.search import find_lattice
     found = find_lattice(bgr_image)
@@ -22,7 +22,7 @@ from classifier.forensics.tone import INVERTED, SHIFTED, find_toned, is_inverted
 
 def find_lattice(image: np.ndarray, guess: float | None = None,
                  table: np.ndarray | None = None) -> Lattice:
-    """`lattice.find_quality`, also of pixels whose tones were changed, and of a part of an image.
+    """`lattice.find_quality`, also of other decoders' pixels, changed tones, parts, and under noise.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def find_lattice(image: np.ndarray, guess: float | None = None,
     Returns
     -------
     Lattice
-        With `tone` where the tones were changed, and a region where it is of a part.
+        With `decoder` where another one than libjpeg's accurate one made the pixels, or it is seen
+        under noise; `tone` where the tones were changed; and a region where it is of a part.
     """
     found = find_quality(image, guess, table=table)
     if table is not None:
