@@ -26,7 +26,7 @@ def with_codec(found: Prediction, image: np.ndarray) -> Prediction:
     image : uint8 array, shape (h, w, 3)
         BGR pixels.
     """
-    if found.network_quality is None:
+    if found.network_quality is None or found.posterior is None:
         return found
     codec = codec_of(image)
     if codec is None:

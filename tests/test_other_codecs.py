@@ -67,10 +67,12 @@ def test_an_answer_that_the_codec_s_own_traces_explain_is_none(monkeypatch, phot
     assert answered or (found.quality is None and codec in found.reason)
 
 
-def test_without_an_answer_no_codec_is_looked_for(monkeypatch, photo):
+def test_without_an_answer_or_an_interval_no_codec_is_looked_for(monkeypatch, photo):
     monkeypatch.setattr(stored_again, 'codec_of', None)
     unanswered = Prediction(None, 9, 9, reason='of a reason')
-    assert with_codec(unanswered, photo) is unanswered
+    by_the_median = Prediction(60.0, 9, 9)
+    for found in unanswered, by_the_median:
+        assert with_codec(found, photo) is found
 
 
 @pytest.mark.skipif('WebP' not in CODECS, reason='Pillow without WebP')
