@@ -83,7 +83,7 @@ class RunRows(contextlib.AbstractContextManager):
             raise InputError(f'{self.path}: holds the rows of a run that was stopped; go on with '
                              '--resume, or delete it')
         before = dict(run('SELECT key, value FROM made'))
-        if other := ', '.join(f'{key} {before.get(key)}, now {value}'[:120]
+        if other := ', '.join(_differing(key, before.get(key), value)[:120]
                               for key, value in made.items() if before.get(key) != value):
             raise InputError(f'{self.path}: made with other options ({other}); use the same ones '
                              'or another --csv')
@@ -153,6 +153,14 @@ class RunRows(contextlib.AbstractContextManager):
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
             complain(kept)
+
+
+def _differing(key, before, now):
+    """What differs, in words; of long lists of columns those that only one has."""
+    if key == 'columns' and before:
+        changed = set(before.split(',')) ^ set(now.split(','))
+        return f'other columns: {", ".join(sorted(changed)) or "their order"}'
+    return f'{key} {before}, now {now}'
 
 
 @contextlib.contextmanager

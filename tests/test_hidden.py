@@ -201,3 +201,13 @@ def test_the_study_of_tones(photo_folder, tmp_path, monkeypatch):
     found = study(photo_folder, tmp_path, 'tones')
     assert found['contrast 1.2']['right'] == 1 and found['contrast 0.9']['abstained'] == 1
     assert found['never a JPEG']['wrong'] == 0
+
+
+def test_the_study_of_noise(photo_folder, tmp_path, monkeypatch):
+    pytest.importorskip('jpeglib')
+    monkeypatch.setattr(hidden, 'INSIDE_QUALITIES', (75,))
+    monkeypatch.setattr(hidden, 'NOISES', (0.5, 4.0))
+    found = study(photo_folder, tmp_path, 'noise')
+    for name in 'the fast inverse DCT', 'the inverse DCT in floating point', 'noise of 0.5':
+        assert found[name]['right'] == 1
+    assert found['noise of 4.0']['abstained'] == found['never a JPEG']['abstained'] == 1

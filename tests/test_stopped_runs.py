@@ -239,6 +239,21 @@ def test_rows_of_other_options_are_not_mixed(
     assert {p: p.read_bytes() for p in tmp_path.glob('q.csv*')} == before
 
 
+@pytest.mark.parametrize('change, named', [
+    (lambda columns: columns.replace(',encoder,', ','), 'other columns: encoder'),
+    (lambda columns: ','.join(reversed(columns.split(','))), 'other columns: their order')])
+def test_rows_of_an_older_version_are_refused_with_the_columns_that_differ(folder, tmp_path, capsys,
+                                                                          change, named):
+    out = tmp_path / 'q.csv'
+    assert predict(folder, out) == 0
+    with contextlib.closing(sqlite3.connect(f'{out}.run')) as rows, rows:
+        columns, = rows.execute("SELECT value FROM made WHERE key = 'columns'").fetchone()
+        rows.execute("UPDATE made SET value = ? WHERE key = 'columns'", [change(columns)])
+    capsys.readouterr()
+    assert predict(folder, out, '--resume') == 2
+    assert f'made with other options ({named})' in capsys.readouterr().err
+
+
 def test_rows_of_a_stopped_run_are_not_overwritten(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'q.csv'
     stopped_run(monkeypatch, folder, out)
