@@ -203,8 +203,17 @@ def test_the_study_of_tones(photo_folder, tmp_path, monkeypatch):
     assert found['never a JPEG']['wrong'] == 0
 
 
+def test_the_study_of_noise_without_jpeglib_says_what_to_do(photo_folder, tmp_path, monkeypatch,
+                                                            capsys):
+    monkeypatch.setattr(hidden.importlib.util, 'find_spec', lambda name: None)
+    arguments = ['--in_path', str(photo_folder), '--out_path', str(tmp_path), '--study', 'noise']
+    assert evaluate_cls.main(arguments) == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert 'install jpeglib' in error
+
+
 def test_the_study_of_noise(photo_folder, tmp_path, monkeypatch):
-    pytest.importorskip('jpeglib')
+    pytest.importorskip('jpeglib', reason='has no wheel for this system')
     monkeypatch.setattr(hidden, 'INSIDE_QUALITIES', (75,))
     monkeypatch.setattr(hidden, 'NOISES', (0.5, 4.0))
     found = study(photo_folder, tmp_path, 'noise')

@@ -1,12 +1,14 @@
 """How often a lattice is found that an image as it is does not show: of a part, under new tones,
 under the noise of other decoders."""
 import argparse
+import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from classifier.edits import rounded
+from classifier.errors import InputError
 from classifier.forensics.lattice import Lattice
 from classifier.forensics.search import find_lattice
 from classifier.images import compress
@@ -135,4 +137,7 @@ def _noise_cases(image, index):
 
 def noise(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often the quality is found of other decoders' pixels, and under a little noise"""
+    if importlib.util.find_spec('jpeglib') is None:
+        raise InputError('the study noise needs the package jpeglib, which is not there: python3 -m '
+                         'pip install jpeglib==1.0.2 (it has no wheel for Linux on arm64)')
     return {'images': len(paths)} | print_shares('noise', every_photo(_noise_cases, paths))
