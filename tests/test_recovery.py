@@ -342,11 +342,10 @@ def test_a_block_of_equal_rows_has_8_levels_a_plane_and_is_found_by_changing_the
     levels[0, 0, :4], levels[1, 0, :3], levels[2, 0, :3] = (8, -80, 30, 10), (-6, 8, 5), (7, 9, -4)
     block = to_bgr(*(decoded(part, table) for part in levels))[0]
     assert ((block == 0) | (block == 255)).any()
-    seen = np.ones(64, bool)
-    assert active_levels(block, seen).tolist() == [True] * 8 + [False] * 56
+    assert active_levels(block, np.ones(64, bool)).tolist() == [True] * 8 + [False] * 56
     start = levels.copy()
     start[0, 0, 1] += 2
     start[1, 0, 2] -= 1
-    found, exact = change_levels(block, seen, start, (table, table, table))
+    found, exact = change_levels(block, start, (table, table, table))
     assert exact
     assert (to_bgr(*(decoded(part[None], table) for part in found))[0] == block).all()

@@ -3,8 +3,8 @@
     levels, exact = search_beam(low, high, levels, table)
 
 Where steps are 1 or 2, the rounding of the samples alone moves several coefficients to the next
-level. Each change by a step makes other samples' contradictions larger or smaller; the `WIDTH` best
-of all that were reached by the same number of changes are changed further.
+level. A change by a step brings some samples nearer to their bounds and takes others farther from
+them. Of all levels that the same number of changes leads to, the WIDTH best are changed further.
 
 Source: B. Lowerre, "The HARPY speech recognition system", 1976.
 """
@@ -20,8 +20,8 @@ HALF, NEAR = 0.5, 0.1     # of a level: rounding; beyond it, worth an exact chec
 AT_ONCE = 16              # blocks: memory
 
 
-def search_beam(low: np.ndarray, high: np.ndarray, levels: np.ndarray, table: np.ndarray,
-                depth: int = DEPTH) -> tuple[np.ndarray, np.ndarray]:
+def search_beam(low: np.ndarray, high: np.ndarray, levels: np.ndarray,
+                table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Levels that decode to samples within their bounds, as far as they are found.
 
     Parameters
@@ -31,8 +31,6 @@ def search_beam(low: np.ndarray, high: np.ndarray, levels: np.ndarray, table: np
     levels : int array, shape (n, 64)
         From which changes begin.
     table : int array, shape (64,)
-    depth : int
-        Changes one after the other.
 
     Returns
     -------
@@ -42,11 +40,11 @@ def search_beam(low: np.ndarray, high: np.ndarray, levels: np.ndarray, table: np
     levels, exact = levels.astype(np.int32), np.zeros(len(low), bool)
     for first in range(0, len(low), AT_ONCE):
         part = slice(first, first + AT_ONCE)
-        levels[part], exact[part] = _search(low[part], high[part], levels[part], table, depth)
+        levels[part], exact[part] = _search(low[part], high[part], levels[part], table)
     return levels, exact
 
 
-def _search(low, high, levels, table, depth):
+def _search(low, high, levels, table):
     """The same of a few blocks."""
     levels, exact = levels.copy(), np.zeros(len(low), bool)
     least, most = before_rounding(low, high, HALF)
@@ -57,7 +55,7 @@ def _search(low, high, levels, table, depth):
     names = np.random.default_rng(0).integers(-1 << 40, 1 << 40, BLOCK * BLOCK)  # of coefficients
     left, beam = np.arange(len(low)), levels[:, None]
     seen = beam @ names                              # what was tried before, by a sum of names
-    for _ in range(depth):
+    for _ in range(DEPTH):
         pixels = (beam * table).astype(np.float32) @ DCT2
         off = np.stack([_beyond(pixels + move, least[left, None], most[left, None])
                         for move in moves], axis=2).reshape(len(left), -1)

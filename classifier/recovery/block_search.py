@@ -38,8 +38,7 @@ NEAR = 0.6                # beyond the bounds: worth an exact check
 STARTS, NOISE = 16, 1.0   # of the iterations again, and levels between them
 MOST_AGAIN = 100          # blocks of these
 CHANGES, DEPTH = 24, 2    # single changes checked of each block, and rounds of them
-CHAIN, MOST_CHAINS = 8, 500   # changes in a chain, and blocks
-LEAST_KNOWN = 56          # samples of them
+MOST_CHAINS, LEAST_KNOWN = 500, 56   # blocks of which chains are tried, and their known samples
 # Weights of known, clipped and unknown samples.
 WEIGHTS = ((1, 0.1, 0.03), (1, 0.1, 0.01), (1, 0.1, 0.003), (1, 0.3, 0.03), (1, 0.3, 0.003),
            (1, 0.03, 0.03), (1, 0.01, 0.003), (1, 0.1, 0.1))
@@ -93,7 +92,7 @@ def find_levels(low: np.ndarray, high: np.ndarray, guess: np.ndarray, table: np.
         levels[left] = before[left]
         exact[left] = is_exact(levels[left], table, low[left], high[left])
     possible = (low <= high).all(axis=1)
-    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_chain, CHAIN * (bases > 0)),
+    for way, effort in ((_iterate, rounds), (_change, CHANGES), (_chain, MOST_CHAINS * (bases > 0)),
                         (_again, starts * (bases > 0)), (_nearest, bases)):
         left = np.flatnonzero(~exact & possible)
         if not len(left) or starts and way in (_again, _nearest) and len(left) > max(
@@ -152,13 +151,12 @@ def _change(low, high, guess, levels, table, changes):
     return levels, exact
 
 
-def _chain(low, high, guess, levels, table, depth):
+def _chain(low, high, guess, levels, table, most):
     """Chains of such changes, where most samples are known: levels, and which blocks are exact."""
     levels, exact = levels.copy(), np.zeros(len(low), bool)
-    at = np.flatnonzero(np.count_nonzero(low == high, axis=1) >= LEAST_KNOWN)[:MOST_CHAINS]
+    at = np.flatnonzero(np.count_nonzero(low == high, axis=1) >= LEAST_KNOWN)[:most]
     found, exact[at] = search_beam(low[at], high[at],
-                                   np.rint(guess[at] @ DCT2.T / table).astype(np.int32), table,
-                                   depth)
+                                   np.rint(guess[at] @ DCT2.T / table).astype(np.int32), table)
     levels[exact] = found[exact[at]]
     return levels, exact
 

@@ -81,9 +81,9 @@ class ChromaFronts:
 
     def solve(self, levels: list[np.ndarray], luma: np.ndarray
               ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Levels of Cb and Cr, (n, 64) each, with which more pixels come out right.
+        """Levels of Cb and Cr, (n, 64) each, with which more pixels come out right; those of luma.
 
-        And those of luma, of which some are known, which belong to them.
+        `luma` holds the levels found so far, which blocks keep where they still fit.
         """
         levels = [plane.copy() for plane in levels]
         best, fewest, since, ring = (levels, luma), np.inf, 0, 0
@@ -244,7 +244,7 @@ class ChromaFronts:
     def _wrong(self, levels, luma, bases):
         """Which pixels these levels do not give, bool (m, n); the levels of luma.
 
-        Without those of blocks without a clipped pixel, whose luma is known whatever the chroma is.
+        Luma blocks without a clipped pixel do not count: their luma does not depend on the chroma.
         """
         height, width = self.image.shape[:2]
         planes = [upsampled(self.blocks.coded(plane), self.blocks.halved)[:height, :width]

@@ -24,7 +24,7 @@ from classifier.forensics.tables import NEW_CHROMA, all_qualities, standard_tabl
 from classifier.recovery.coded_chroma import fit, whole_blocks
 from classifier.recovery.decoders import DECODERS, Decoder
 from classifier.recovery.own_tables import read_chroma_table, read_luma_table
-from classifier.recovery.parts import LEAST, Part, explained, ordered
+from classifier.recovery.parts import Part, explained, ordered
 from classifier.recovery.picture import HALVED, Kind
 
 MOST_QUALITIES = 3        # tried, where several explain the image as well
@@ -70,7 +70,7 @@ def codings(image: np.ndarray, found: Lattice,
         choices = _ordered(part, _with_grids(kinds, grid))
         if choices[0][0] < FITS or len(kinds) > 1:  # too little colour there, maybe
             best, some = _explaining(parts, kinds, grid)
-            if some.exact >= max(LEAST, TOLD * some.tested):
+            if some.exact >= max(1, TOLD * some.tested):
                 yield from best[:MOST_WAYS]
                 continue
         if not choices[0][0]:  # no block tells its chroma whole

@@ -1,6 +1,6 @@
 """Blocks of all three planes (4:4:4) of which few levels are wrong: changed by single steps.
 
-    levels, exact = change_levels(pixels, visible, starts, tables)
+    levels, exact = change_levels(pixels, starts, tables)
 
 Of a number of levels that come near a block's pixels, each change of one of the 192 coefficients by
 a step is tried; those that then leave least of B, G and R beyond their bounds go on, none of them
@@ -20,10 +20,11 @@ SLACK = 0.4               # levels that rounding moves a channel
 def active_levels(pixels: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Which coefficients a block (64, 3) may have: (64,) bool.
 
-    Where its rows are all the same, or its columns, it has only some.
+    Where its rows are all the same, or its columns, it has only some. Of a block that is not
+    visible (64,) everywhere it is not known.
     """
     square = pixels.reshape(BLOCK, BLOCK, 3)
-    rows, columns = ((square == square.take([0], axis)).all() and visible.all()
+    rows, columns = (visible.all() and (square == square.take([0], axis)).all()
                      for axis in (0, 1))
     frequency = np.arange(BLOCK)
     return np.outer((frequency == 0) | (not rows), (frequency == 0) | (not columns)).ravel()
@@ -50,16 +51,14 @@ def _off(samples, plane, moves, least, most):
     return off
 
 
-def change_levels(pixels: np.ndarray, visible: np.ndarray, starts: np.ndarray,
+def change_levels(pixels: np.ndarray, starts: np.ndarray,
                   tables: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, bool]:
     """Levels of one block.
 
     Parameters
     ----------
     pixels : uint8 array, shape (64, 3)
-        BGR.
-    visible : bool array, shape (64,)
-        Where the picture is.
+        BGR, all of them of the picture.
     starts : int32 array, shape (3, n, 64)
         Levels near to the block's.
     tables : three int arrays, shape (64,)
@@ -70,12 +69,12 @@ def change_levels(pixels: np.ndarray, visible: np.ndarray, starts: np.ndarray,
         The first of those given, if none gave the pixels.
     exact : bool
     """
-    active = active_levels(pixels, visible)
-    at = np.flatnonzero(visible & _different(active))
+    active = active_levels(pixels, np.ones(len(pixels), bool))
+    at = np.flatnonzero(_different(active))
     seen = pixels[at]
     least = np.where(seen > 0, seen - np.float32(128 + SLACK), -np.inf).T.astype(np.float32)
     most = np.where(seen < 255, seen - np.float32(128 - SLACK), np.inf).T.astype(np.float32)
-    # what a step of each coefficient adds to the samples of its plane
+    # what a step of each coefficient adds to the samples of its plane: (3, 64, s)
     adds = np.stack(tables)[:, :, None].astype(np.float32) * DCT2[:, at]
     signs = np.repeat([1, -1], active.sum())
     moved = np.tile(np.flatnonzero(active), 2)
@@ -102,7 +101,7 @@ def change_levels(pixels: np.ndarray, visible: np.ndarray, starts: np.ndarray,
             break
         now = np.stack(tried)
         planes = (decoded(now[:, 64 * i:64 * i + 64], table) for i, table in enumerate(tables))
-        good = (to_bgr(*planes) == pixels)[:, visible].all(axis=(1, 2))
+        good = (to_bgr(*planes) == pixels).all(axis=(1, 2))
         if good.any():
             return now[good.argmax()].reshape(3, 64), True
     return starts[:, 0], False

@@ -102,8 +102,7 @@ def _search(pixels, visible, known, planes, levels, tables):
     tried = left[~exact[left] & visible[left].all(axis=1)]
     for block in [*tried[even[tried]], *tried[~even[tried]][:MOST_CHANGED]]:
         starts = np.concatenate([levels[:, block][:, None], found[:, again == block]], axis=1)
-        levels[:, block], exact[block] = change_levels(pixels[block], visible[block], starts,
-                                                       tables)
+        levels[:, block], exact[block] = change_levels(pixels[block], starts, tables)
     rng, left = np.random.default_rng(0), np.flatnonzero(~exact)
     odd = left[~even[left]]
     odd = odd if len(odd) <= MOST_NEAREST else odd[:0]
@@ -113,8 +112,7 @@ def _search(pixels, visible, known, planes, levels, tables):
             MOST_NEAREST // max(1, len(odd)) if block in odd else MOST_NEAREST)
         levels[:, block] = near
         if not exact[block] and visible[block].all():
-            levels[:, block], exact[block] = change_levels(
-                pixels[block], visible[block], near[:, None], tables)
+            levels[:, block], exact[block] = change_levels(pixels[block], near[:, None], tables)
     return levels, exact
 
 

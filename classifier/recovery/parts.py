@@ -72,7 +72,7 @@ def telling_parts(image: np.ndarray) -> list[Part]:
 
 def _worth(image):
     """How much each unit tells by its colours, and at all: two (h / 16, w / 16) float64."""
-    blocks = _blocks(image)
+    blocks = blocks_of(image)
     green = blocks[..., 1].astype(np.int16)
     varied = np.stack([np.ptp(plane, axis=2) > 0 for plane in (
         blocks[..., 0] - green, blocks[..., 2] - green, blocks[..., 1])])
@@ -82,8 +82,8 @@ def _worth(image):
     return worth.reshape(2, rows // 2, 2, columns // 2, 2).sum(axis=(2, 4))
 
 
-def _blocks(image):
-    """The whole blocks of an image: (rows, columns, 64, 3)."""
+def blocks_of(image: np.ndarray) -> np.ndarray:
+    """The whole blocks of an image (h, w, 3): (h // 8, w // 8, 64, 3)."""
     rows, columns = (length // BLOCK for length in image.shape[:2])
     split = image[:rows * BLOCK, :columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK, 3)
     return split.swapaxes(1, 2).reshape(rows, columns, BLOCK * BLOCK, 3)
@@ -109,7 +109,7 @@ def explained(parts: Sequence[Part], kind: Kind, grid: tuple[int, int]) -> Expla
             pixels = pixels[picture.top:, picture.left:][:image.shape[0], :image.shape[1]]
         except InputError:
             pixels = ~image
-        own, found = (_blocks(plane[part.inner][grid[0] % BLOCK:, grid[1] % BLOCK:])
+        own, found = (blocks_of(plane[part.inner][grid[0] % BLOCK:, grid[1] % BLOCK:])
                       for plane in (image, pixels))
         varied = (own != own[:, :, :1]).any(axis=(2, 3))
         exact += int((varied & (own == found).all(axis=(2, 3))).sum())

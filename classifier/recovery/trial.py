@@ -17,7 +17,7 @@ from classifier.forensics.blocks import BLOCK, decoder_luma, distinct, evenly_sp
 from classifier.forensics.exact_blocks import EACH
 from classifier.forensics.tables import standard_tables
 from classifier.recovery.block_search import find_levels
-from classifier.recovery.parts import AS_GOOD, Part, explained
+from classifier.recovery.parts import AS_GOOD, Part, blocks_of, explained
 from classifier.recovery.picture import HALVED, Kind
 
 FINEST = 97               # finer tables give back nearly any block
@@ -83,10 +83,7 @@ def _blocks_of_luma(image):
 
     The blocks with the fewest of these, each once: three (n, 64).
     """
-    rows, columns = (length // BLOCK for length in image.shape[:2])
-    whole = image[:rows * BLOCK, :columns * BLOCK]
-    split = whole.reshape(rows, BLOCK, columns, BLOCK, 3).swapaxes(1, 2)
-    pixels = split.reshape(-1, BLOCK * BLOCK, 3)
+    pixels = blocks_of(image).reshape(-1, BLOCK * BLOCK, 3)
     clipped = (pixels == 0) | (pixels == 255)
     told = ~clipped.any(axis=2) | (pixels == pixels[..., :1]).all(axis=2)
     pixels, clipped = (part[told.all(axis=1)] for part in (pixels, clipped))
