@@ -10,8 +10,11 @@ from PIL import Image, ImageDraw
 
 from classifier import predict_cls
 from classifier.errors import InputError
-from classifier.images import from_pillow, to_pillow
+from classifier.forensics.blocks import DCT2
+from classifier.forensics.other_dcts import fast_steps
 from classifier.forensics.search import find_lattice
+from classifier.forensics.tables import standard_tables
+from classifier.images import from_pillow, to_pillow
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.colour_changes import active_levels, change_levels
 from classifier.recovery.colours import to_bgr
@@ -21,9 +24,6 @@ from classifier.recovery.lattice_points import nearest_plane, nearest_points, re
 from classifier.recovery.parts import explained, ordered, telling_parts
 from classifier.recovery.picture import Kind
 from classifier.recovery.recover import recover, recover_file
-from classifier.forensics.blocks import DCT2
-from classifier.forensics.other_dcts import fast_steps
-from classifier.forensics.tables import standard_tables
 
 pytest.importorskip('jpeglib', reason='has no wheel for this system')
 SAMPLING = {'4:4:4': 0, '4:2:2': 1, '4:2:0': 2}

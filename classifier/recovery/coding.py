@@ -6,10 +6,11 @@
 Luma tables are those of the lattice's qualities. Where it has none, but a lattice is there, the
 fast inverse DCT may have made it, which changes the steps, or an encoder with tables of its own,
 whose steps are read one by one (own_tables.py). The inverse DCT is the one with which most blocks
-come out bit for bit. Subsampling, upsampling, the chroma's grid and its table are those with which
-most of its pixels come out right (coded_chroma.py), of a part in the middle of the image; where
-these do not tell, those that explain the most telling parts (parts.py). None of this is proof: the
-file, decoded, is.
+come out bit for bit. Where the lattice leaves the subsampling open, or the chroma does not come out
+right with it, subsampling, upsampling and the chroma's grid are those that explain the most telling
+parts (parts.py). Where these do not tell, they and the chroma's table are those with which most of
+the chroma comes out right, of a part in the middle of the image (coded_chroma.py). None of this is
+proof: the file, decoded, is.
 """
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -68,7 +69,7 @@ def codings(image: np.ndarray, found: Lattice,
         kinds = [Kind(subsampling, luma, chroma, decoder)
                  for subsampling, decoder in _ways(image, found, dct)]
         choices = _ordered(part, _with_grids(kinds, grid))
-        if choices[0][0] < FITS or len(kinds) > 1:  # too little colour there, maybe
+        if choices[0][0] < FITS or len(kinds) > 1:  # too little colour in the middle, maybe
             best, some = _explaining(parts, kinds, grid)
             if some.exact >= max(1, TOLD * some.tested):
                 yield from best[:MOST_WAYS]

@@ -14,8 +14,8 @@ coefficients", Math. Ann. 261, 1982; L. Babai, "On Lovasz' lattice reduction and
 point problem", Combinatorica 6, 1986; C. Ling, W. Mow and N. Howgrave-Graham, "Reduced and
 fixed-complexity variants of the LLL algorithm for communications", IEEE Trans. Commun. 61, 2013;
 D. Wuebben et al., "MMSE-based lattice-reduction for near-ML detection of MIMO systems", WSA 2004;
-K. Wong, C. Tsui, R. Cheng and W. Mow, "A VLSI architecture
-of a K-best lattice decoding algorithm for MIMO channels", ISCAS 2002.
+K. Wong, C. Tsui, R. Cheng and W. Mow, "A VLSI architecture of a K-best lattice decoding algorithm
+for MIMO channels", ISCAS 2002.
 """
 from functools import lru_cache
 
@@ -30,9 +30,9 @@ TINY = 1e-300             # a square that is as good as 0
 def reduced(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A reduced basis of a lattice, for `nearest_plane` and `nearest_points`.
 
-    Rows fulfil the conditions of Lenstra, Lenstra and Lovasz; but of the sizes only each row's part
-    along the one before is reduced, and what is large: the others change no nearest plane. That the
-    rows are sorted before saves most of the work.
+    Rows fulfil the condition of Lovasz. Of a row's parts along earlier ones, that along the one just
+    before is reduced; the others, which do not change the nearest plane, only where one is larger
+    than LARGEST. Sorting the rows first saves most of the work.
 
     Parameters
     ----------
