@@ -14,12 +14,13 @@ from classifier.forensics.blocks import DCT2
 from classifier.forensics.other_dcts import fast_steps
 from classifier.forensics.search import find_lattice
 from classifier.forensics.tables import standard_tables
-from classifier.images import from_pillow, to_pillow
+from classifier.images import MAX_JPEG_SIDE, from_pillow, to_pillow
 from classifier.recovery.block_search import find_levels
 from classifier.recovery.colour_changes import active_levels, change_levels
 from classifier.recovery.colours import to_bgr
 from classifier.recovery.cut_blocks import repeated_edge
 from classifier.recovery.decoders import decoded
+from classifier.recovery.jpeg_file import jpeg_bytes
 from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
 from classifier.recovery.parts import explained, ordered, telling_parts
 from classifier.recovery.picture import Kind
@@ -92,6 +93,12 @@ def test_of_a_crop_the_grid_of_halved_chroma_is_found_with_the_subsampling(photo
     image = np.ascontiguousarray(pixels(jpeg(photo[:176, :208], 75, kind))[3:, 5:])
     found = recover(image, found=replace(find_lattice(image), subsampling=None))
     assert found.picture.kind.subsampling == kind and found.difference.is_none
+
+
+def test_a_picture_larger_than_a_jpeg_can_be_is_one_clear_error(photo):
+    found = recover(np.ascontiguousarray(pixels(jpeg(photo[:64, :64], 60, 'gray'))[3:, 5:]))
+    with pytest.raises(InputError, match='larger than a JPEG file can be'):
+        jpeg_bytes(replace(found.picture, width=MAX_JPEG_SIDE + 1))
 
 
 def test_one_changed_pixel_is_refused(hidden, tmp_path):

@@ -128,7 +128,7 @@ def _tables(image, found):
             yield replace(whole, subsampling=None) if way[2] != 'accurate' else whole, *way
             return
     refuse(found)
-    samples = _samples(image, found)
+    samples, known = _samples(image, found), False
     for quality in sorted(found.qualities,
                           key=lambda quality: quality != found.quality)[:MOST_QUALITIES]:
         of_chroma = found.chroma_quality if quality == found.quality else None
@@ -137,8 +137,11 @@ def _tables(image, found):
                and found.exact_blocks >= SURE * found.tested_blocks else _likeliest(samples, table))
         if (len(samples) == LUMA_BLOCKS
                 and _exact(samples, table, dct) < HALF * rounded_right(table)):
-            raise InputError(UNKNOWN_DECODER)
+            continue
+        known = True
         yield found, table, chroma[(of_chroma or quality) - 1], dct
+    if not known:
+        raise InputError(UNKNOWN_DECODER)
 
 
 def _samples(image, found):

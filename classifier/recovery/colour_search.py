@@ -106,7 +106,7 @@ def _search(pixels, visible, known, planes, levels, tables):
     rng, left = np.random.default_rng(0), np.flatnonzero(~exact)
     odd = left[~even[left]]
     odd = odd if len(odd) <= MOST_NEAREST else odd[:0]
-    for block in [*left[even[left]], *odd]:
+    for block in [*left[even[left]][:MOST_EVEN], *odd]:
         near, exact[block] = _nearest(
             pixels[block], visible[block], known[block], planes[:, block], tables, rng,
             MOST_NEAREST // max(1, len(odd)) if block in odd else MOST_NEAREST)

@@ -13,6 +13,7 @@ import numpy as np
 
 from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK
+from classifier.images import MAX_JPEG_SIDE
 from classifier.recovery.block_search import LARGEST_LEVEL
 from classifier.recovery.decoders import JPEGLIB
 from classifier.recovery.picture import HALVED, Picture
@@ -34,13 +35,16 @@ def jpeg_bytes(picture: Picture, segments: Sequence[tuple[int, bytes]] = ()) -> 
     Raises
     ------
     InputError
-        A coefficient is too large for a JPEG of 8 bits: these are not the ones of a file.
+        A coefficient is too large for a JPEG of 8 bits: these are not the ones of a file; or the
+        picture, of which the image is a crop, is.
     """
     try:
         import jpeglib  # its 20 libraries are loaded only here
     except ImportError as error:
         raise InputError('recovering needs the package jpeglib, which is not there: python3 -m pip '
                          'install jpeglib==1.0.2 (it has no wheel for Linux on arm64)') from error
+    if max(picture.height, picture.width) > MAX_JPEG_SIDE:
+        raise InputError('is a crop of a picture that is larger than a JPEG file can be')
     blocks = [np.abs(part).reshape(-1, BLOCK * BLOCK) for part in picture.levels]
     if any(part[:, 1:].max() > LARGEST_LEVEL or part[:, 0].max() > LARGEST_LEVEL + 1
            for part in blocks):

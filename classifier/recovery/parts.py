@@ -49,7 +49,7 @@ class Explained(NamedTuple):
 def telling_parts(image: np.ndarray) -> list[Part]:
     """At most MOST parts of an image (h, w, 3), the most telling first; none if it is flat."""
     count = [length // UNIT for length in image.shape[:2]]
-    if min(count) <= SIDE // 2:
+    if not min(count) or min(count) <= SIDE // 2 and max(count) <= SIDE:
         return [Part(image, (slice(None), slice(None)))]
     side = [min(SIDE, length) for length in count]
     of_colour, worth = _worth(image[:count[0] * UNIT, :count[1] * UNIT])
