@@ -16,7 +16,8 @@ from classifier.recovery.block_search import find_levels
 from classifier.recovery.chroma_fronts import ChromaFronts
 from classifier.recovery.cut_blocks import repeated_edge
 from classifier.recovery.file_ends import goes_beyond
-from classifier.recovery.lattice_points import nearest_plane, nearest_points, reduced
+from classifier.recovery.lattice_points import (
+    LARGEST_LEVEL, nearest_plane, nearest_points, reduced)
 from classifier.recovery.recover import recover
 
 SAMPLES = Path(__file__).resolve().parent.parent / 'sample_image'
@@ -130,3 +131,9 @@ def test_a_search_in_vain_ends_after_a_number_of_blocks(photo, monkeypatch):
                         lambda self, *args: solved.append(1) or solve(self, *args))
     assert not recover(image).difference.is_none
     assert len(solved) <= 200 + 12 * 8 / 10
+
+
+def test_levels_that_nothing_bounds_are_none_that_a_file_cannot_hold():
+    basis, far = reduced(1e-4 * np.eye(64)), np.ones((3, 64))
+    assert np.abs(nearest_plane(*basis, far)).max() == LARGEST_LEVEL
+    assert np.abs(nearest_points(*basis, far, 8)).max() == LARGEST_LEVEL

@@ -48,7 +48,6 @@ DITHERS, DITHER = 24, 0.3  # targets tried at a time where nothing repeats, leve
 MOST_BASES = 48           # reduced for one plane: some 15 ms each, with their points
 MOST_SEARCHED = 2000      # blocks, each attempt counted, for which points are looked for there
 MOST_LEFT, HOPELESS = 24, 0.25   # blocks, and share of all; if more are left, that is all
-LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 
 
 def is_exact(levels: np.ndarray, table: np.ndarray, low: np.ndarray,
@@ -203,7 +202,6 @@ def _nearest(low, high, guess, levels, table, most_bases):
                     near = np.concatenate([planes, near])
                 good = is_exact(near.reshape(-1, 64), table, np.tile(low[at], (len(near), 1)),
                                 np.tile(high[at], (len(near), 1))).reshape(len(near), -1)
-                good &= (np.abs(near) <= LARGEST_LEVEL).all(axis=2)
                 some = good.any(axis=0)
                 levels[at[some]] = near[good.argmax(axis=0), np.arange(len(at))][some]
                 exact[at[some]] = True

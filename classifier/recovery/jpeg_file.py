@@ -14,8 +14,8 @@ import numpy as np
 from classifier.errors import InputError
 from classifier.forensics.blocks import BLOCK
 from classifier.images import MAX_JPEG_SIDE
-from classifier.recovery.block_search import LARGEST_LEVEL
 from classifier.recovery.decoders import JPEGLIB
+from classifier.recovery.lattice_points import LARGEST_LEVEL
 from classifier.recovery.picture import HALVED, Picture
 
 SAMPLING = {'gray': [[1, 1]]} | {

@@ -21,6 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
+LARGEST_LEVEL = 1023      # of AC, that baseline Huffman codes hold (DC differences: 2047)
 DELTA = 0.9               # of the Lovasz condition
 LARGEST = 100.0           # part along another row that is left
 APART = 1e-5              # that each row goes in a direction of its own, too: some say the same
@@ -100,6 +101,11 @@ def _turned(rows, made_of, targets):
     return targets @ q[:rows.shape[1]], r
 
 
+def _levels(numbers):
+    """Whole numbers, no larger than a file holds: what cannot be seen may lead anywhere."""
+    return np.clip(np.rint(numbers), -LARGEST_LEVEL, LARGEST_LEVEL).astype(int)
+
+
 def nearest_plane(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Lattice points near n targets, by the coefficients of the basis that was reduced.
 
@@ -117,7 +123,7 @@ def nearest_plane(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray) ->
     for k in range(len(rows) - 1, -1, -1):
         times[:, k] = np.rint(left[:, k] / r[k, k])
         left -= times[:, k, None] * r[:, k]
-    return np.rint(times @ made_of).astype(int)
+    return _levels(times @ made_of)
 
 
 def nearest_points(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray,
@@ -156,7 +162,7 @@ def nearest_points(rows: np.ndarray, made_of: np.ndarray, targets: np.ndarray,
         times[..., k] = chosen
         left = left[each, way, :k] - chosen[..., None] * r[:k, k]
     order = cost.argsort(axis=1, kind='stable')
-    return np.rint(times[each, order] @ made_of).astype(int).transpose(1, 0, 2)
+    return _levels(times[each, order] @ made_of).transpose(1, 0, 2)
 
 
 def dithered(aims: np.ndarray, count: int, spread: float, rng: np.random.Generator) -> np.ndarray:
