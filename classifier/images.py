@@ -212,7 +212,7 @@ def _png_pixels(file, image):
     """
     file.seek(0)
     Image.open(file, formats=['PNG']).verify()
-    if image.mode in _OPENCV_MODES and not getattr(image, 'is_animated', False):
+    if image.mode in _OPENCV_MODES and image.get_format_mimetype() == 'image/png':  # no animation
         file.seek(0)
         data = np.frombuffer(file.read(), np.uint8)
         with quiet(wait=False) as silent, contextlib.suppress(cv2.error):

@@ -162,6 +162,13 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path, small):
     assert len(said) == 1 and 'holds several images' in said[0]
 
 
+def test_an_animation_whose_frame_is_smaller_than_the_image_is_refused(read, small):
+    frame = struct.pack('>IIIIIHHBB', 0, small.shape[1] - 8, small.shape[0] - 8, 0, 0, 1, 1, 0, 0)
+    animated = [chunk(b'acTL', struct.pack('>II', 1, 0)), chunk(b'fcTL', frame)]
+    with pytest.raises(InputError, match=r'a\.png: '):
+        read(*stored(small, animated))
+
+
 def damaged(kind, small):
     """A file's parts, damaged in one way."""
     data = zlib.compress(rows(small))
