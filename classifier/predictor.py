@@ -345,7 +345,7 @@ class Predictor:
         if found.lattice.blocks < FEW_BLOCKS and is_pattern(self.extract(image)):
             return A_PATTERN
         if found.lattice.repeated > 1:
-            once = without_repetition(image)
+            _, once = without_repetition(image)
             seen = self.ask_network(once) if min(once.shape[:2]) >= self.type.patch else None
             if not seen or seen.quality is None or seen.compressed < UNDECIDED[1]:
                 return REPEATED

@@ -86,10 +86,10 @@ def pixel_repetition(image: np.ndarray) -> tuple[int, int, int]:
     return (times, row, column) if times == other else (1, 0, 0)
 
 
-def without_repetition(image: np.ndarray) -> np.ndarray:
-    """An image (h, w, 3) whose pixels are repeated both ways, with each of them once."""
+def without_repetition(image: np.ndarray) -> tuple[int, np.ndarray]:
+    """How often each pixel of (h, w, 3) is repeated both ways, and the image with each once."""
     times, row, column = pixel_repetition(image)
-    return np.ascontiguousarray(image[row::times, column::times])
+    return times, image if times == 1 else np.ascontiguousarray(image[row::times, column::times])
 
 
 def decoder_luma(windows: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from classifier.forensics.blocks import BLOCK, MAX_BLOCKS, get_blocks, pixel_repetition
+from classifier.forensics.blocks import BLOCK, MAX_BLOCKS, get_blocks, without_repetition
 from classifier.forensics.chroma import NO_SCORES, read_chroma
 from classifier.forensics.exact_blocks import rounded_right, table_evidence
 from classifier.forensics.grid_phases import likely_phases
@@ -175,10 +175,9 @@ def find_quality(image: np.ndarray, guess: float | None = None,
         found = _by_header(image, np.asarray(table), grid or (0, 0))
         if found is not None:
             return found
-    times, row, column = pixel_repetition(image) if grid is None else (1, 0, 0)
+    times, once = without_repetition(image) if grid is None else (1, image)
     if times > 1:
-        smaller = np.ascontiguousarray(image[row::times, column::times])
-        return replace(find_quality(smaller, guess), repeated=times)
+        return replace(find_quality(once, guess), repeated=times)
     phases = likely_phases(image) if grid is None else [grid]
     found = _search(image, phases, guess, standard_tables())
     if found.qualities or found.any_table < ANY_TABLE:

@@ -9,9 +9,11 @@ pixels are that decoder's. Those of a JPEG are nearly all libyuv's, but not all,
 are libjpeg's.
 
 Sources: libwebp's src/dsp/yuv.h (VP8YUVToR and so on); libyuv's row_common.cc (YuvPixel) and
-kYuvJPEGConstants; libjpeg's jdcolor.c.
+kYuvJPEGConstants.
 """
 import numpy as np
+
+from classifier.forensics.proof import recombined
 
 SAMPLED, FIRST = 6000, 48   # pixels looked at, and the first, which decide for most images
 LEAST = 120               # different colours, not gray, for a proof
@@ -30,9 +32,7 @@ def _libyuv(y, u, v):
 
 
 def _libjpeg(y, u, v):
-    u, v, half = u - 128, v - 128, 1 << 15
-    return (y + (116130 * u + half >> 16), y + (-22554 * u - 46802 * v + half >> 16),
-            y + (91881 * v + half >> 16))
+    return np.moveaxis(recombined(y, u - 128, v - 128), -1, 0)
 
 
 DECODERS = {'WebP': (_libwebp, True), 'AVIF': (_libyuv, False)}

@@ -87,7 +87,7 @@ def _exact_units(image, luma, chroma, dy, dx, subsampling, mirrored):
     height, width = UNITS[subsampling]
     rows, columns = slice(MARGIN, MARGIN + height), slice(MARGIN, MARGIN + width)
     planes, levels = colour_differences(windows), decoder_luma(windows)
-    exact = (_recombined(levels, *np.split(planes.astype(int), 2)) == windows).all(axis=3)
+    exact = (recombined(levels, *np.split(planes.astype(int), 2)) == windows).all(axis=3)
     exact = exact[:, rows, columns].all(axis=(1, 2))
     vertical, horizontal = height > BLOCK, width > BLOCK
     coded = coded_planes(planes, vertical, mirrored)[0] if horizontal else planes.copy()
@@ -116,9 +116,9 @@ def _decoded(planes, table):
     return inverse_dct(levels * table).reshape(planes.shape).astype(np.float32) - 128
 
 
-def _recombined(luma, cb, cr):
-    """libjpeg's BGR of planes (n, h, w), int; Cb and Cr less 128: (n, h, w, 3)."""
+def recombined(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
+    """libjpeg's BGR of planes (...), int, Cb and Cr less 128: int (..., 3)."""
     half = 1 << 15
     parts = (116130 * cb + half) >> 16, (-22554 * cb - 46802 * cr + half) >> 16, \
         (91881 * cr + half) >> 16
-    return np.clip(luma[..., None].astype(int) + np.stack(parts, axis=3), 0, 255)
+    return np.clip(luma[..., None].astype(int) + np.stack(parts, axis=-1), 0, 255)
