@@ -22,7 +22,7 @@ from classifier.forensics.tone import INVERTED, SHIFTED, find_toned, is_inverted
 
 def find_lattice(image: np.ndarray, guess: float | None = None,
                  table: np.ndarray | None = None) -> Lattice:
-    """`lattice.find_quality`, also of other decoders' pixels, changed tones, parts, and under noise.
+    """`lattice.find_quality`, also of other decoders' pixels, changed tones, parts, under noise.
 
     Parameters
     ----------

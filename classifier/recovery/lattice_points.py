@@ -31,9 +31,9 @@ TINY = 1e-300             # a square that is as good as 0
 def reduced(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A reduced basis of a lattice, for `nearest_plane` and `nearest_points`.
 
-    Rows fulfil the condition of Lovasz. Of a row's parts along earlier ones, that along the one just
-    before is reduced; the others, which do not change the nearest plane, only where one is larger
-    than LARGEST. Sorting the rows first saves most of the work.
+    Rows fulfil the condition of Lovasz. Of a row's parts along earlier ones, that along the one
+    just before is reduced; the others, which do not change the nearest plane, only where one is
+    larger than LARGEST. Sorting the rows first saves most of the work.
 
     Parameters
     ----------

@@ -138,6 +138,6 @@ def _noise_cases(image, index):
 def noise(args: argparse.Namespace, paths: list[Path]) -> dict:
     """how often the quality is found of other decoders' pixels, and under a little noise"""
     if importlib.util.find_spec('jpeglib') is None:
-        raise InputError('the study noise needs the package jpeglib, which is not there: python3 -m '
-                         'pip install jpeglib==1.0.2 (it has no wheel for Linux on arm64)')
+        raise InputError('the study noise needs the package jpeglib, which is not there: python3 '
+                         '-m pip install jpeglib==1.0.2 (it has no wheel for Linux on arm64)')
     return {'images': len(paths)} | print_shares('noise', every_photo(_noise_cases, paths))
